@@ -1,0 +1,41 @@
+"""The settings of a Citadel host: one schema, filled from layers of files and the environment.
+
+`load()` is all that most callers need. It reads `global/*.yml`, `environments/<environment>.yml`,
+`services/*.yml` and `features/*.yml` under the configuration folder, merges them in that order, lays the
+`CITADEL__…` environment variables over them, and checks the result against `Settings`.
+"""
+
+from citadel_llm.config.errors import ConfigError, Problem
+from citadel_llm.config.layers import DEFAULT_DIRECTORY, Layers, Origin, read_layers
+from citadel_llm.config.loader import load, validate
+from citadel_llm.config.schema import (
+    EngineDefaults,
+    EngineOptions,
+    FolderSource,
+    Gateway,
+    HubSource,
+    Logging,
+    Model,
+    PackageSource,
+    Settings,
+)
+
+__all__ = [
+    "DEFAULT_DIRECTORY",
+    "ConfigError",
+    "EngineDefaults",
+    "EngineOptions",
+    "FolderSource",
+    "Gateway",
+    "HubSource",
+    "Layers",
+    "Logging",
+    "Model",
+    "Origin",
+    "PackageSource",
+    "Problem",
+    "Settings",
+    "load",
+    "read_layers",
+    "validate",
+]

