@@ -43,27 +43,28 @@ def _problem(details: ErrorDetails, layers: Layers) -> Problem:
     cause = details.get("ctx", {}).get("error")
     if isinstance(cause, MisfitError):
         path += cause.path
-    key = dotted_path(path)
-    where = str(layers.origin(path) or "")
-    match details["type"]:
-        case "extra_forbidden":
-            return Problem(where, key, "there is no such setting", _suggest(path))
-        case "missing":
-            return Problem(where, key, "must be set")
-        case "value_error":
-            # Our own checks: the message is written for people and says what would do.
-            return Problem(where, key, str(cause))
-        case "union_tag_not_found":
-            return Problem(where, f"{key}.kind", "must be set")
-        case "union_tag_invalid":
-            kinds, found = details["ctx"]["expected_tags"], details["ctx"]["tag"]
-            return Problem(where, f"{key}.kind", f"must be one of {kinds}, not {found!r}")
-        case "string_pattern_mismatch":
-            found = show_value(key, details["input"])
-            return Problem(where, key, f"must match {details['ctx']['pattern']}, not {found}")
+    if details["type"].startswith("union_tag"):
+        path += ("kind",)
+    message, remedy = _explain(details, path)
+    return Problem(str(layers.origin(path) or ""), dotted_path(path), message, remedy)
+
+
+def _explain(details: ErrorDetails, path: KeyPath) -> tuple[str, str]:
+    """What is wrong, and what would do where the first does not say it already."""
+    context = details.get("ctx", {})
+    if details["type"] == "extra_forbidden":
+        return "there is no such setting", _suggest(path)
+    if details["type"] == "value_error":
+        return str(context["error"]), ""  # our own checks, written for people
+    if details["type"] in {"missing", "union_tag_not_found"}:
+        return "must be set", ""
+    found = show_value(dotted_path(path), details["input"])
+    if details["type"] == "union_tag_invalid":
+        return f"must be one of {context['expected_tags']}, not {context['tag']!r}", ""
+    if details["type"] == "string_pattern_mismatch":
+        return f"must match {context['pattern']}, not {found}", ""
     message = details["msg"].replace("Input should", "must", 1)
-    found = show_value(key, details["input"])
-    return Problem(where, key, f"{message[0].lower()}{message[1:]}, not {found}")
+    return f"{message[0].lower()}{message[1:]}, not {found}", ""
 
 
 def _real_path(location: tuple[str | int, ...], values: Any) -> KeyPath:
