@@ -8,10 +8,11 @@ DOCUMENTATION = r"""
 module: citadel_directories
 short_description: Make many folders, each with its owner, group and mode
 description:
-  - Makes a list of folders in the order given, so that a parent may stand before its children.
+  - Makes a list of folders, parents before their children.
   - One call for the whole list, where M(ansible.builtin.file) needs one for each folder.
   - A folder that is there keeps what is in it; only its own owner, group and mode are set.
-  - A symbolic link in the last part of a path is refused, for the folder that it leads to may be anyone's.
+  - A symbolic link at a folder's place is refused, and on the way to it unless the link is root's,
+    for the folder that it leads to may be anyone's.
 author: Citadel
 options:
   folders:
@@ -36,6 +37,11 @@ options:
         description: The permissions, as an octal string such as C("0755").
         type: str
         required: true
+      children:
+        description: Paths below it that get its owner, group and mode, with all folders on the way to them.
+        type: list
+        elements: str
+        default: []
   require_mounts:
     description: Folders that must stand on a file system of their own, not on the root's.
     type: list
@@ -55,6 +61,7 @@ EXAMPLES = r"""
   citadel_directories:
     folders:
       - {path: /opt/citadel, owner: root, group: root, mode: "0755"}
+      - {path: /opt/citadel/src, owner: citadel, group: citadel, mode: "0755", children: [api/routes, cli]}
       - {path: /opt/citadel/secrets, owner: citadel, group: citadel, mode: "0700"}
     require_mounts: [/mnt/nvme0n1/models]
 """
@@ -76,9 +83,15 @@ import grp
 import os
 import pwd
 import stat
-from typing import NamedTuple
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ansible.module_utils.basic import AnsibleModule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY
 
 
 class Folder(NamedTuple):
@@ -94,62 +107,125 @@ class Folder(NamedTuple):
         return f"{self.mode} {self.owner}:{self.group} {self.path}"
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """What stands at a path is no folder, or not where it must be."""
 
 
-def wanted_folder(entry: dict[str, str]) -> Folder:
-    """Return the entry as a folder with a four-digit mode and no trailing slash.
+def wanted_folders(entries: list[dict[str, Any]]) -> list[Folder]:
+    """Return the entries' folders and those below them, parents first.
 
     Raises:
-        Refused: the path is relative or the mode is no octal number.
+        RefusedError: a path is not absolute, a child leads out of its parent, a mode is no octal number,
+            or one folder is wanted in two ways.
     """
-    path = entry["path"]
-    if not path.startswith("/"):
-        raise Refused(f"{path}: the path must be absolute")
+    folders: dict[str, Folder] = {}
+    for entry in entries:
+        for path in _paths(entry["path"], entry.get("children") or []):
+            folder = Folder(path, entry["owner"], entry["group"], _mode(path, entry["mode"]))
+            if folders.setdefault(path, folder) != folder:
+                raise RefusedError(
+                    f"{path} is wanted as {folders[path].describe()} and as {folder.describe()}"
+                )
+    return sorted(folders.values())
+
+
+def _paths(parent: str, children: list[str]) -> list[str]:
+    """Return the parent's normal path and, for each child, every folder from there down to it."""
+    if not parent.startswith("/"):
+        raise RefusedError(f"{parent}: the path must be absolute")
+    top = PurePosixPath(os.path.normpath(parent))
+    paths = [str(top)]
+    for child in children:
+        parts = PurePosixPath(child).parts
+        if not parts or ".." in parts or child.startswith("/"):
+            raise RefusedError(f"{child!r} below {top}: wanted is a relative path without '..'")
+        paths += [str(top.joinpath(*parts[:depth])) for depth in range(1, len(parts) + 1)]
+    return paths
+
+
+def _mode(path: str, text: str) -> str:
+    """Return the mode as four octal digits."""
     try:
-        mode = int(entry["mode"], 8)
+        return f"{int(text, 8):04o}"
     except ValueError as error:
-        raise Refused(f'{path}: the mode is {entry["mode"]!r}; wanted is an octal string such as "0755"') from error
-    return Folder(os.path.normpath(path), entry["owner"], entry["group"], f"{mode:04o}")
+        raise RefusedError(
+            f'{path}: the mode is {text!r}; wanted is an octal string such as "0755"'
+        ) from error
 
 
 def observe(path: str) -> Folder | None:
     """Return the folder that stands at the path, or None where nothing stands.
 
     Raises:
-        Refused: something else stands there.
+        RefusedError: something else stands there.
     """
     try:
         found = os.lstat(path)
     except FileNotFoundError:
         return None
     except NotADirectoryError as error:
-        raise Refused(f"{path}: a parent of it is no folder") from error
+        raise RefusedError(f"{path}: a parent of it is no folder") from error
     if not stat.S_ISDIR(found.st_mode):
         kind = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "a file"
-        raise Refused(f"{path}: {kind} stands there, wanted is a folder")
-    return Folder(path, _user_name(found.st_uid), _group_name(found.st_gid), f"{stat.S_IMODE(found.st_mode):04o}")
+        raise RefusedError(f"{path}: {kind} stands there, wanted is a folder")
+    return Folder(
+        path, _user_name(found.st_uid), _group_name(found.st_gid), f"{stat.S_IMODE(found.st_mode):04o}"
+    )
 
 
 def plan(wanted: list[Folder], found: dict[str, Folder | None]) -> list[tuple[Folder | None, Folder]]:
-    """Return what has to change, as pairs of what is (None: nothing) and what shall be, in the order given."""
+    """Return what has to change, as pairs of what is (None: nothing) and what shall be."""
     return [(found[folder.path], folder) for folder in wanted if found[folder.path] != folder]
 
 
-def apply(found: Folder | None, folder: Folder) -> None:
-    """Make the folder or correct it, through a descriptor so that nobody can swap it meanwhile.
+def apply(folder: Folder) -> None:
+    """Make the folder where it is missing, and set its owner, group and mode.
 
-    It is made closed to others and opened last.
+    A new one is closed to others until it belongs to its owner.
+
+    Raises:
+        RefusedError: a part of the path is a link that is not root's.
     """
-    if found is None:
-        os.makedirs(folder.path, mode=0o700, exist_ok=True)
-    descriptor = os.open(folder.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    descriptor = _open_or_make(folder.path)
     try:
         os.fchown(descriptor, pwd.getpwnam(folder.owner).pw_uid, grp.getgrnam(folder.group).gr_gid)
         os.fchmod(descriptor, int(folder.mode, 8))
     finally:
         os.close(descriptor)
+
+
+def _open_or_make(path: str) -> int:
+    """Walk down the path, making what is missing, and return the last folder's descriptor.
+
+    Some parents belong to a user who must not become root: each part is opened relative to the one
+    before, and only root's own links are followed, so that nobody can put a link in the way and be
+    given another folder.
+    """
+    parts = path.strip("/").split("/")
+    descriptor = os.open("/", _FOLDER)
+    for depth, part in enumerate(parts, start=1):
+        last = depth == len(parts)
+        try:
+            below = _open_or_make_in(descriptor, part, mode=0o700 if last else 0o755, follow=not last)
+        except OSError as error:
+            raise RefusedError(
+                f"{path}: {part!r} in it cannot be opened as a folder: {error.strerror}"
+            ) from error
+        finally:
+            os.close(descriptor)
+        descriptor = below
+    return descriptor
+
+
+def _open_or_make_in(parent: int, name: str, *, mode: int, follow: bool) -> int:
+    try:
+        found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        os.mkdir(name, mode, dir_fd=parent)
+        return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=parent)
+    if follow and stat.S_ISLNK(found.st_mode) and found.st_uid == 0:
+        return os.open(name, _FOLDER, dir_fd=parent)
+    return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=parent)
 
 
 def unknown_names(wanted: list[Folder]) -> list[str]:
@@ -161,14 +237,13 @@ def unknown_names(wanted: list[Folder]) -> list[str]:
 
 def on_root_file_system(path: str) -> bool:
     """Tell whether the nearest part of the path that exists lies on the root's file system."""
-    while not os.path.exists(path):
-        path = os.path.dirname(path)
-    return os.stat(path).st_dev == os.stat("/").st_dev
+    nearest = next(part for part in (Path(path), *Path(path).parents) if part.exists())
+    return nearest.stat().st_dev == Path("/").stat().st_dev
 
 
-def _exists(lookup: object, name: str) -> bool:
+def _exists(lookup: Callable[[str], object], name: str) -> bool:
     try:
-        lookup(name)  # type: ignore[operator]
+        lookup(name)
     except KeyError:
         return False
     return True
@@ -191,22 +266,26 @@ def _group_name(number: int) -> str:
 def run(module: AnsibleModule) -> None:
     """Observe, plan, apply."""
     try:
-        wanted = [wanted_folder(entry) for entry in module.params["folders"]]
+        wanted = wanted_folders(module.params["folders"])
         found = {folder.path: observe(folder.path) for folder in wanted}
-    except Refused as error:
+    except RefusedError as error:
         module.fail_json(msg=str(error))
     unmounted = [path for path in module.params["require_mounts"] if on_root_file_system(path)]
     if unmounted:
         module.fail_json(
-            msg=f"Not mounted: {', '.join(unmounted)} would stand on the root's file system. Mount the storage first."
+            msg=f"Not mounted: {', '.join(unmounted)} would stand on the root's file system. "
+            "Mount the storage first."
         )
     changes = plan(wanted, found)
     if not module.check_mode:
         unknown = unknown_names(wanted)
         if unknown:
             module.fail_json(msg=f"Folders cannot be given away: {'; '.join(unknown)}.")
-        for before, after in changes:
-            apply(before, after)
+        try:
+            for _, after in changes:
+                apply(after)
+        except RefusedError as error:
+            module.fail_json(msg=str(error))
     module.exit_json(
         changed=bool(changes),
         created=[after.path for before, after in changes if before is None],
@@ -225,6 +304,7 @@ def main() -> None:
         "owner": {"type": "str", "required": True},
         "group": {"type": "str", "required": True},
         "mode": {"type": "str", "required": True},
+        "children": {"type": "list", "elements": "str", "default": []},
     }
     run(
         AnsibleModule(
