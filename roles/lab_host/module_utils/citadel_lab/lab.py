@@ -1,0 +1,138 @@
+"""Observe, plan, apply: the steps from what is there to what is asked for."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import machine, network, pip_settings, rootfs, ssh
+from .definition import Host, Lab
+from .supervisor import Supervisor
+from .system import LabError, remove_tree
+
+# One for all labs of this machine: they share the kernel's forwarding, and may share caches and bridge.
+LOCK = Path("/run/lock/citadel-lab.lock")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing to do: what it is, in words, and how."""
+
+    what: str
+    do: Callable[[], object]
+
+
+@dataclass
+class Plan:
+    """The steps to take, and the hosts to wait for after them."""
+
+    steps: list[Step] = field(default_factory=list)
+    starting: list[Host] = field(default_factory=list)
+
+    def add(self, what: str, do: Callable[[], object]) -> None:
+        """Add a step."""
+        self.steps.append(Step(what, do))
+
+    def apply(self) -> None:
+        """Take the steps in their order."""
+        for step in self.steps:
+            step.do()
+
+
+def plan_up(lab: Lab, supervisor: Supervisor) -> Plan:
+    """The steps until every host runs."""
+    for host in lab.hosts:
+        machine.check(lab, host)
+    plan = Plan()
+    if not ssh.has_key(lab):
+        plan.add("make the key pair", lambda: ssh.create_key(lab))
+    absent = [host for host in lab.hosts if not machine.is_complete(lab, host)]
+    if absent and not rootfs.path_of(lab).exists():
+        plan.add(f"build the root file system of {lab.suite}", lambda: rootfs.build(lab))
+    if missing := network.missing(lab):
+        plan.add(f"make the network: {', '.join(missing)}", lambda: network.create(lab))
+    settings = pip_settings.read()
+    for host in lab.hosts:
+        _plan_host_up(plan, lab, host, supervisor, settings)
+    return plan
+
+
+def plan_down(lab: Lab, supervisor: Supervisor) -> Plan:
+    """The steps until nothing of the hosts is left, nor of the network when no host needs it."""
+    plan = Plan()
+    for host in lab.hosts:
+        if machine.has_remains(lab, host, supervisor):
+            plan.add(f"remove {host.name}", lambda host=host: machine.remove(lab, host, supervisor))
+    others = others_in(lab)
+    if not others and (network.exists(lab) or lab.state_dir.exists()):
+        plan.add(f"remove the network on {lab.bridge} and {lab.state_dir}", lambda: _close(lab))
+    return plan
+
+
+def plan_purge(lab: Lab, supervisor: Supervisor) -> Plan:
+    """The steps until the caches are gone too.
+
+    Raises:
+        LabError: other hosts use them.
+    """
+    if others := others_in(lab):
+        raise LabError(f"{', '.join(others)} still use {lab.cache_dir}: take them down first")
+    plan = plan_down(lab, supervisor)
+    if lab.cache_dir.exists():
+        plan.add(f"remove {lab.cache_dir}", lambda: remove_tree(lab.cache_dir))
+    return plan
+
+
+def others_in(lab: Lab) -> list[str]:
+    """The lab's hosts that were not named."""
+    named = {host.name for host in lab.hosts}
+    return [name for name in machine.all_in(lab) if name not in named]
+
+
+def status(lab: Lab, supervisor: Supervisor) -> list[dict[str, str]]:
+    """What stands: each host's name, address, state, and the way in."""
+    return [
+        {
+            "name": host.name,
+            "address": host.address,
+            "state": _state(lab, host, supervisor),
+            "ssh": f"ssh -F {ssh.config_path(lab)} {host.name}",
+        }
+        for host in lab.hosts
+    ]
+
+
+def _plan_host_up(
+    plan: Plan, lab: Lab, host: Host, supervisor: Supervisor, settings: pip_settings.PipSettings
+) -> None:
+    state = _state(lab, host, supervisor)
+    if state == "running":
+        return
+    if state == "remains":
+        plan.add(f"remove the remains of {host.name}", lambda: machine.remove(lab, host, supervisor))
+    if state == "stopped":
+        plan.add(f"clear away what ran of {host.name}", lambda: machine.stop(lab, host, supervisor))
+    else:
+        plan.add(f"make {host.name}", lambda: machine.create(lab, host, settings))
+    plan.add(f"start {host.name} at {host.address}", lambda: _start(lab, host, supervisor))
+    plan.starting.append(host)
+
+
+def _start(lab: Lab, host: Host, supervisor: Supervisor) -> None:
+    ssh.introduce(lab, host)
+    machine.start(lab, host, supervisor)
+
+
+def _close(lab: Lab) -> None:
+    # A host of another lab may be on the same bridge.
+    if not network.in_use(lab):
+        network.remove(lab)
+    remove_tree(lab.state_dir)
+
+
+def _state(lab: Lab, host: Host, supervisor: Supervisor) -> str:
+    complete = machine.is_complete(lab, host)
+    if complete and machine.is_running(lab, host):
+        return "running"
+    if complete:
+        return "stopped"
+    return "remains" if machine.has_remains(lab, host, supervisor) else "absent"
