@@ -1,0 +1,81 @@
+"""Shape the site's variables into Citadel's services: what differs between them, and what restarts each."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+# Seconds beyond a service's own limits, in which it says what went wrong before systemd ends it.
+START_MARGIN = 60
+STOP_MARGIN = 30
+
+# The schema's defaults (EngineOptions), in seconds.
+START_TIMEOUT = 900
+DRAIN_TIMEOUT = 60
+
+DIGITS = 16
+
+
+def revision(identity: object) -> str:
+    """A short name for all that a service runs with: it changes when, and only when, any of it does."""
+    text = json.dumps(identity, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
+
+
+def service(name: str, identity: object, start_timeout: float, drain_timeout: float) -> dict[str, Any]:
+    """Describe a service.
+
+    Args:
+        name: The unit's name.
+        identity: Whatever makes a restart necessary when it changes.
+        start_timeout: Seconds that the service gives itself to become ready.
+        drain_timeout: Seconds that it gives requests in flight when it stops.
+
+    Returns:
+        `name`, `revision`, and `settings` for the section [Service] of its drop-in.
+    """
+    settings = {
+        "TimeoutStartSec": int(start_timeout) + START_MARGIN,
+        "TimeoutStopSec": int(drain_timeout) + STOP_MARGIN,
+    }
+    return {"name": name, "revision": revision([identity, settings]), "settings": settings}
+
+
+def engine_services(models: Iterable[Mapping[str, Any]], identity: object) -> list[dict[str, Any]]:
+    """Describe the engine of each model of the catalogue; `identity` is what they all share."""
+    services = []
+    for model in models:
+        options = model.get("engine") or {}
+        services.append(
+            service(
+                f"citadel-engine@{model['name']}.service",
+                [identity, model],
+                options.get("start_timeout", START_TIMEOUT),
+                options.get("drain_timeout", DRAIN_TIMEOUT),
+            )
+        )
+    return services
+
+
+def drop_ins(services: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Write what is particular to each service as a drop-in; the key is its path below systemd's folder."""
+    return {f"{each['name']}.d/citadel.conf": drop_in(each) for each in services}
+
+
+def drop_in(described: Mapping[str, Any]) -> str:
+    """Write one drop-in; the process carries the revision in its environment, where it can be compared."""
+    lines = [f"{key}={value}" for key, value in described["settings"].items()]
+    head = ["# Rendered by Ansible: change the inventory.", "[Service]"]
+    return "\n".join([*head, f"Environment=CITADEL_REVISION={described['revision']}", *lines, ""])
+
+
+class FilterModule:
+    """The filters, by the names under which templates know them."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return the filters."""
+        return {
+            "citadel_service": service,
+            "citadel_engine_services": engine_services,
+            "citadel_drop_ins": drop_ins,
+        }

@@ -1,0 +1,325 @@
+#!/usr/bin/python
+# Copyright: Citadel
+# Apache License 2.0
+"""Bring a group of systemd services to what they should be, restarting none without a reason."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: citadel_units
+short_description: Start, restart and stop a group of services, by what they run with
+description:
+  - Each unit sets C(CITADEL_REVISION) in its environment. A service whose process carries another revision than
+    the wanted one is restarted; one that carries the wanted one is left alone.
+  - So nothing is started twice, and a restart that an interrupted run owes is made by the next.
+  - Starts and restarts are only asked for; O(state=ready) tells when they are done.
+author: Citadel
+options:
+  units:
+    description: The services.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: The unit's name.
+        type: str
+        required: true
+      revision:
+        description: The revision that its process must carry.
+        type: str
+        required: true
+      settings:
+        description: Not used; what else is known of the unit may be handed over with it.
+        type: dict
+  state:
+    description:
+      - V(started) enables the units and the target, and starts or restarts what does not run as it should.
+      - V(stopped) disables and stops them.
+      - V(ready) only looks, and fails when a service has failed, with the end of its journal.
+    type: str
+    choices: [started, stopped, ready]
+    required: true
+  target:
+    description: The target that groups the services.
+    type: str
+  pattern:
+    description: Units that match it and are not in O(units) are stopped and disabled.
+    type: str
+attributes:
+  check_mode:
+    support: full
+    description: Says what would be done, and does nothing.
+"""
+
+EXAMPLES = r"""
+- name: Start, restart and stop what differs
+  citadel_units:
+    state: started
+    units:
+      - {name: citadel-gateway.service, revision: 0a1b2c3d}
+    target: citadel.target
+    pattern: citadel-engine@*.service
+"""
+
+RETURN = r"""
+ready:
+  description: Whether every service is active and carries its revision.
+  type: bool
+  returned: success
+waiting_for:
+  description: The services that are not ready, each with what it says about itself.
+  type: dict
+  returned: success
+actions:
+  description: What was done, or would be, as commands of C(systemctl).
+  type: list
+  elements: str
+  returned: success
+"""
+
+import fnmatch
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from ansible.module_utils.basic import AnsibleModule
+
+PROPERTIES = (
+    "Id",
+    "ActiveState",
+    "SubState",
+    "Result",
+    "UnitFileState",
+    "NeedDaemonReload",
+    "MainPID",
+    "Job",
+    "StatusText",
+)
+JOURNAL_LINES = 30
+VARIABLE = b"CITADEL_REVISION="
+
+
+class Unit(NamedTuple):
+    """What systemd says of a unit, and the revision that its process carries (empty when none runs)."""
+
+    name: str
+    active: str
+    sub: str
+    result: str
+    enabled: bool
+    outdated: bool
+    queued: bool
+    status: str
+    revision: str
+
+    @property
+    def runs(self) -> bool:
+        """Whether it is up, coming up, or about to."""
+        return self.active in {"active", "activating", "reloading"} and self.sub != "auto-restart"
+
+    def is_ready(self, revision: str) -> bool:
+        """Whether it is up with the given revision."""
+        return self.active == "active" and self.revision == revision
+
+    @property
+    def failed(self) -> bool:
+        """Whether it will not come up without help, or came down while it was to come up."""
+        stopped = self.active == "inactive" and not self.queued
+        return stopped or self.active == "failed" or self.sub == "auto-restart"
+
+
+class Plan(NamedTuple):
+    """What to ask of systemctl, in this order."""
+
+    reload: bool
+    stop: list[str]
+    disable: list[str]
+    enable: list[str]
+    restart: list[str]
+    start: list[str]
+
+    def commands(self) -> list[list[str]]:
+        """Return the arguments of each call."""
+        calls = [["daemon-reload"]] if self.reload else []
+        verbs: list[tuple[list[str], list[str]]] = [
+            (["stop"], self.stop),
+            (["disable"], self.disable),
+            (["enable"], self.enable),
+            (["reset-failed"], self.start),
+            (["restart", "--no-block"], self.restart),
+            (["start", "--no-block"], self.start),
+        ]
+        return calls + [[*verb, *names] for verb, names in verbs if names]
+
+
+def process_revision(pid: int, proc: Path = Path("/proc")) -> str:
+    """Return the revision in a process's environment; empty when there is no such process or revision."""
+    try:
+        environment = (proc / str(pid) / "environ").read_bytes()
+    except OSError:
+        return ""
+    found = (line for line in environment.split(b"\0") if line.startswith(VARIABLE))
+    return os.fsdecode(next(found, VARIABLE)[len(VARIABLE) :])
+
+
+def parse(text: str, proc: Path = Path("/proc")) -> dict[str, Unit]:
+    """Read the output of C(systemctl show) for several units, separated by empty lines."""
+    units = {}
+    for block in text.strip().split("\n\n"):
+        values = dict(line.partition("=")[::2] for line in block.splitlines())
+        units[values["Id"]] = Unit(
+            name=values["Id"],
+            active=values["ActiveState"],
+            sub=values["SubState"],
+            result=values.get("Result", ""),
+            enabled=values["UnitFileState"] == "enabled",
+            outdated=values["NeedDaemonReload"] == "yes",
+            queued=bool(values.get("Job")),
+            status=values.get("StatusText", ""),
+            revision=process_revision(int(values.get("MainPID") or 0), proc),
+        )
+    return units
+
+
+def plan_start(
+    units: dict[str, Unit], wanted: dict[str, str], leftover: list[str], target: Unit | None
+) -> Plan:
+    """Plan for services that shall run."""
+    every = [unit for unit in (*units.values(), target) if unit]
+    restart = [name for name in wanted if units[name].runs and units[name].revision != wanted[name]]
+    start = [name for name in wanted if not units[name].runs]
+    if target and target.active != "active":
+        start.append(target.name)
+    return Plan(
+        reload=any(unit.outdated for unit in every),
+        stop=leftover,
+        disable=leftover,
+        enable=[unit.name for unit in every if not unit.enabled and unit.name not in leftover],
+        restart=restart,
+        start=start,
+    )
+
+
+def plan_stop(units: dict[str, Unit], leftover: list[str], target: Unit | None) -> Plan:
+    """Plan for services that shall not run."""
+    every = [unit for unit in (*units.values(), target) if unit]
+    running = [unit.name for unit in every if unit.active not in {"inactive", "failed"}]
+    return Plan(
+        reload=any(unit.outdated for unit in every),
+        stop=[*running, *leftover],
+        disable=[unit.name for unit in every if unit.enabled] + leftover,
+        enable=[],
+        restart=[],
+        start=[],
+    )
+
+
+class Systemctl:
+    """The few questions and orders that systemctl is used for."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        """Speak for a module, which fails when systemctl does."""
+        self.module = module
+
+    def run(self, *arguments: str) -> str:
+        """Run systemctl and return what it says."""
+        _, out, _ = self.module.run_command(["systemctl", *arguments], check_rc=True)
+        return str(out)
+
+    def units(self, names: list[str]) -> dict[str, Unit]:
+        """Describe units, known to systemd or not, in the order given."""
+        if not names:
+            return {}
+        found = parse(self.run("show", f"--property={','.join(PROPERTIES)}", "--", *names))
+        return {name: found[name] for name in names}
+
+    def matching(self, pattern: str) -> set[str]:
+        """Name the units that match a pattern and are loaded or enabled."""
+        loaded = self.run("list-units", "--all", "--plain", "--no-legend", pattern).splitlines()
+        enabled = (path.name for path in Path("/etc/systemd/system").glob("*.wants/*"))
+        names = {line.split()[0] for line in loaded if line.strip()}
+        return names | {name for name in enabled if fnmatch.fnmatch(name, pattern)}
+
+    def journal(self, name: str) -> str:
+        """Return the end of a unit's journal."""
+        command = ["journalctl", "--no-pager", "--output=cat", f"--lines={JOURNAL_LINES}", f"--unit={name}"]
+        _, out, err = self.module.run_command(command)
+        return str(out or err).strip()
+
+
+def describe(unit: Unit) -> str:
+    """Say in a few words how a unit is."""
+    return f"{unit.active} ({unit.sub})" + (f": {unit.status}" if unit.status else "")
+
+
+def unready(units: dict[str, Unit], wanted: dict[str, str]) -> dict[str, str]:
+    """Name the services that are not up with their revision, each with how it is."""
+    return {name: describe(units[name]) for name in wanted if not units[name].is_ready(wanted[name])}
+
+
+def look(module: AnsibleModule, systemctl: Systemctl, wanted: dict[str, str]) -> None:
+    """Say which services are ready; fail when one has failed."""
+    units = systemctl.units(list(wanted))
+    waiting = unready(units, wanted)
+    failed = [units[name] for name in waiting if units[name].failed]
+    if failed:
+        reports = [
+            f"{unit.name} is {describe(unit)}, result {unit.result}.\n"
+            f"The end of its journal:\n{systemctl.journal(unit.name)}"
+            for unit in failed
+        ]
+        module.fail_json(msg="\n\n".join(reports), waiting_for=waiting)
+    module.exit_json(changed=False, ready=not waiting, waiting_for=waiting, actions=[])
+
+
+def main() -> None:
+    """Observe, plan, apply."""
+    module = AnsibleModule(
+        argument_spec={
+            "units": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "revision": {"type": "str", "required": True},
+                    "settings": {"type": "dict"},
+                },
+            },
+            "state": {"type": "str", "choices": ["started", "stopped", "ready"], "required": True},
+            "target": {"type": "str"},
+            "pattern": {"type": "str"},
+        },
+        supports_check_mode=True,
+    )
+    systemctl = Systemctl(module)
+    wanted = {unit["name"]: unit["revision"] for unit in module.params["units"]}
+    if module.params["state"] == "ready":
+        look(module, systemctl, wanted)
+
+    target_name, pattern = module.params["target"], module.params["pattern"]
+    units = systemctl.units([*wanted, target_name] if target_name else list(wanted))
+    target = units.pop(target_name, None)
+    leftover = sorted(systemctl.matching(pattern) - set(wanted)) if pattern else []
+    if module.params["state"] == "started":
+        plan = plan_start(units, wanted, leftover, target)
+    else:
+        plan = plan_stop(units, leftover, target)
+    commands = plan.commands()
+    if not module.check_mode:
+        for command in commands:
+            systemctl.run(*command)
+
+    waiting = unready(units, wanted)
+    nothing_to_wait_for = module.check_mode or module.params["state"] == "stopped"
+    module.exit_json(
+        changed=bool(commands),
+        ready=nothing_to_wait_for or not (waiting or plan.restart or plan.start),
+        waiting_for=waiting,
+        actions=[" ".join(["systemctl", *command]) for command in commands],
+    )
+
+
+if __name__ == "__main__":
+    main()
