@@ -1,0 +1,150 @@
+"""What surrounds every request: its id, its line in the access log, and the answer when it fails."""
+
+import asyncio
+import time
+import traceback
+import uuid
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from citadel_llm.gateway.call import Call, attach_call, call_of
+from citadel_llm.gateway.errors import (
+    CLIENT_GONE_STATUS,
+    ClientGoneError,
+    GatewayError,
+    ServerError,
+    error_response,
+    shape_of,
+)
+from citadel_llm.gateway.headers import is_request_id
+from citadel_llm.gateway.state import state_of
+
+_access_log = structlog.get_logger("citadel.gateway.access")
+_log = structlog.get_logger("citadel.gateway")
+
+_SHOWN_FRAMES = 12
+
+
+class RequestLog:
+    """Gives each request its id, and notes how it went: one line in the log, and the metrics.
+
+    The line holds neither text nor key: only what `Call` holds, times, and the number of bytes.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and note it when it has ended."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        call = Call(_request_id(Headers(scope=scope)))
+        attach_call(scope, call)
+        answer = _Answer(call, send)
+        try:
+            await self._app(scope, receive, answer.send)
+        finally:
+            answer.note(scope)
+
+
+class _Answer:
+    """Sends an answer and measures it."""
+
+    def __init__(self, call: Call, send: Send) -> None:
+        self._call = call
+        self._send = send
+        self._began = time.perf_counter()
+        self._first_byte: float | None = None
+        self._bytes = 0
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._call.status = message["status"]
+            MutableHeaders(scope=message)["x-request-id"] = self._call.request_id
+        elif body := message.get("body"):
+            if self._first_byte is None:
+                self._first_byte = time.perf_counter() - self._began
+            self._bytes += len(body)
+        await self._send(message)
+
+    def note(self, scope: Scope) -> None:
+        call, duration = self._call, time.perf_counter() - self._began
+        call.route = call.route or getattr(scope.get("route"), "path", "")
+        # Without a status the server answers by itself, with 500.
+        status = CLIENT_GONE_STATUS if call.error == "client_gone" else call.status or 500
+        state_of(scope)["metrics"].count(call, status=status, first_byte=self._first_byte, duration=duration)
+        _access_log.info(
+            "request",
+            request_id=call.request_id,
+            key_id=call.key_id,
+            method=scope["method"],
+            route=call.route,
+            model=call.model,
+            stream=call.stream,
+            status=status,
+            error=call.error,
+            duration_ms=_milliseconds(duration),
+            first_byte_ms=_milliseconds(self._first_byte),
+            bytes=self._bytes,
+        )
+
+
+class ErrorAnswers:
+    """Turns whatever goes wrong with a request into an answer in OpenAI's error shape.
+
+    Of an unexpected exception the log gets its type and where it came from, not its text, which may hold
+    some of the request's.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on; answer in its stead if it fails before its answer began."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        call = call_of(scope)
+        try:
+            await self._app(scope, receive, send)
+        except asyncio.CancelledError:
+            call.error = "gateway_stopped"
+            raise
+        except ClientGoneError as error:
+            call.error = str(shape_of(error).code)
+        except GatewayError as error:
+            call.error = str(shape_of(error).code or shape_of(error).type)
+            await _answer(error, scope, receive, send)
+        except Exception as error:
+            # It must not reach the server, which would log its text.
+            call.error = "internal_error"
+            _log.error(
+                "unexpected failure",
+                request_id=call.request_id,
+                type=type(error).__qualname__,
+                frames=_frames(error),
+            )
+            message = f"The gateway failed. Quote the request id {call.request_id} when reporting this."
+            await _answer(ServerError(message), scope, receive, send)
+
+
+async def _answer(error: GatewayError, scope: Scope, receive: Receive, send: Send) -> None:
+    if call_of(scope).status is None:
+        await error_response(error)(scope, receive, send)
+
+
+def _request_id(headers: Headers) -> str:
+    given = headers.get("x-request-id", "")
+    return given if is_request_id(given) else uuid.uuid4().hex
+
+
+def _frames(error: Exception) -> list[str]:
+    frames = traceback.extract_tb(error.__traceback__)[-_SHOWN_FRAMES:]
+    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 1)

@@ -1,0 +1,26 @@
+"""What the app's lifespan makes and every request finds."""
+
+from typing import TypedDict, cast
+
+from starlette.types import Scope
+
+from citadel_llm.config import Settings
+from citadel_llm.gateway.auth import KeyCache
+from citadel_llm.gateway.metrics import GatewayMetrics
+from citadel_llm.gateway.routing import EngineRegistry
+
+
+class State(TypedDict):
+    """The parts of a running gateway."""
+
+    settings: Settings
+    keys: KeyCache
+    engines: EngineRegistry
+    metrics: GatewayMetrics
+    started: int
+    """When the gateway started, in Unix time."""
+
+
+def state_of(scope: Scope) -> State:
+    """The state that the lifespan has put into every request's scope."""
+    return cast("State", scope["state"])
