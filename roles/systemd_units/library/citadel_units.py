@@ -9,8 +9,8 @@ DOCUMENTATION = r"""
 module: citadel_units
 short_description: Start, restart and stop a group of services, by what they run with
 description:
-  - Each unit sets C(CITADEL_REVISION) in its environment. A service whose process carries another revision than
-    the wanted one is restarted; one that carries the wanted one is left alone.
+  - Each unit sets C(CITADEL_REVISION) in its environment. A service whose process carries another revision
+    than the wanted one is restarted; one that carries the wanted one is left alone.
   - So nothing is started twice, and a restart that an interrupted run owes is made by the next.
   - Starts and restarts are only asked for; O(state=ready) tells when they are done.
 author: Citadel
