@@ -133,6 +133,11 @@ class BaseService:
             self._hurry.set()
         self._stop_requested.set()
 
+    @property
+    def stopping(self) -> bool:
+        """Whether the service is on its way down, or about to be."""
+        return self._stop_requested.is_set()
+
     # The lifecycle.
 
     async def run(self) -> ExitCode:
@@ -308,7 +313,13 @@ def run_service(
         logging_config.configure_logging(config.Logging(), service="citadel")
         _log_problems(structlog.get_logger("citadel"), error)
         return ExitCode.CONFIGURATION
-    service = factory(settings, config_directory)
+    try:
+        service = factory(settings, config_directory)
+    except ServiceError as error:
+        logging_config.configure_logging(settings.logging, service="citadel")
+        structlog.get_logger("citadel").error("cannot be started", reason=str(error))
+        Notifier().status(f"failed: {error}")
+        return error.exit_code
     logging_config.configure_logging(settings.logging, service=service.name)
     with asyncio.Runner(loop_factory=service.new_event_loop) as runner:
         return runner.run(service.run())

@@ -1,0 +1,95 @@
+"""Ask an engine over its unix socket."""
+
+import json
+from pathlib import Path
+from types import TracebackType
+
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+
+from citadel_llm.config import Model
+
+# Any text will do: what counts is that the model answers at all.
+_PROMPT = "The capital of France is"
+
+
+class EngineError(Exception):
+    """The engine did not answer, or not as it should. The message is one line for people."""
+
+
+class EngineClient:
+    """A connection to one engine; an asynchronous context manager."""
+
+    def __init__(self, socket: Path) -> None:
+        self._session = aiohttp.ClientSession(
+            base_url="http://engine", connector=aiohttp.UnixConnector(path=str(socket), force_close=True)
+        )
+
+    async def __aenter__(self) -> "EngineClient":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def answers(self, within: float) -> bool:
+        """Whether the engine's HTTP server is there and says that it is well.
+
+        Args:
+            within: Seconds to wait.
+        """
+        try:
+            await self._ask("GET", "/health", None, within)
+        except EngineError:
+            return False
+        return True
+
+    async def ask_for_one_token(self, model: Model, within: float) -> None:
+        """Have the model compute one token, or one embedding: what `/health` says proves nothing of that.
+
+        Raises:
+            EngineError: It did not.
+        """
+        if model.task == "embed":
+            await self._ask("POST", "/v1/embeddings", {"model": model.name, "input": _PROMPT}, within)
+            return
+        body = {"model": model.name, "prompt": _PROMPT, "max_tokens": 1, "temperature": 0}
+        answer = json.loads(await self._ask("POST", "/v1/completions", body, within))
+        if not answer.get("choices"):
+            raise EngineError("the engine answered without a choice")
+
+    async def metrics(self, within: float) -> dict[str, float]:
+        """The engine's metrics by name, each summed over its labels.
+
+        Raises:
+            EngineError: They could not be read.
+        """
+        text = (await self._ask("GET", "/metrics", None, within)).decode()
+        sums: dict[str, float] = {}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
+        return sums
+
+    async def requests_in_flight(self, within: float) -> int:
+        """How many requests the engine's API server has in hand.
+
+        Raises:
+            EngineError: It could not be asked.
+        """
+        return int(json.loads(await self._ask("GET", "/load", None, within))["server_load"])
+
+    async def _ask(self, method: str, path: str, body: object, within: float) -> bytes:
+        limit = aiohttp.ClientTimeout(total=within)
+        try:
+            async with self._session.request(method, path, json=body, timeout=limit) as response:
+                content = await response.read()
+        except TimeoutError:
+            raise EngineError(f"{path} did not answer within {within:.0f} s") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise EngineError(f"{path}: {error}") from error
+        if response.status != 200:  # noqa: PLR2004
+            text = " ".join(content.decode(errors="replace").split())
+            raise EngineError(f"{path} answered {response.status}: {text[:300]}")
+        return content

@@ -1,0 +1,96 @@
+"""How vLLM is called for a model: the arguments and the environment. Pure: settings in, strings out."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from citadel_llm.config import Model, Settings
+
+_GIB = 1024**3
+
+# What an engine may see of its supervisor's environment; systemd's own variables (NOTIFY_SOCKET,
+# CREDENTIALS_DIRECTORY, …) are the supervisor's alone.
+_PASSED_ON = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "LD_PRELOAD", "TMPDIR", "TZ")
+
+
+def arguments(settings: Settings, model: Model) -> list[str]:
+    """The command line of vLLM's API server for a model.
+
+    The module is called, not the `vllm` command: that looks its version up under the name `vllm`, which the
+    CPU build's distribution does not have.
+    """
+    engine = model.engine
+    command = [str(settings.engine.python), "-m", "vllm.entrypoints.openai.api_server"]
+    command += ["--uds", str(model.socket(settings.run_dir))]
+    command += ["--model", str(model.folder(settings.models_root))]
+    command += ["--served-model-name", model.name, *model.aliases]
+    command += ["--dtype", engine.dtype]
+    command += ["--tensor-parallel-size", str(engine.tensor_parallel_size)]
+    command += ["--pipeline-parallel-size", str(engine.pipeline_parallel_size)]
+    command += ["--shutdown-timeout", str(engine.drain_timeout)]
+    # Requests in flight are seen at the API server too: a hung core no longer reports its own.
+    command += ["--enable-server-load-tracking", "--disable-uvicorn-access-log"]
+    if settings.engine.build == "cuda":
+        command += ["--gpu-memory-utilization", str(engine.gpu_memory_utilization)]
+        if engine.kv_cache_gib is not None:
+            command += ["--kv-cache-memory-bytes", str(engine.kv_cache_gib * _GIB)]
+    if engine.max_model_len is not None:
+        command += ["--max-model-len", str(engine.max_model_len)]
+    if engine.quantization is not None:
+        command += ["--quantization", engine.quantization]
+    if engine.enforce_eager:
+        command += ["--enforce-eager"]
+    if model.task == "embed":
+        command += ["--runner", "pooling"]
+    return [*command, *engine.extra_args]
+
+
+def environment(settings: Settings, model: Model, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a model's engine.
+
+    Args:
+        settings: The host's settings.
+        model: The model.
+        environ: The supervisor's environment, of which little is passed on; the process's own when absent.
+    """
+    environ = os.environ if environ is None else environ
+    cache = cache_directory(settings, model)
+    passed_on = {name: environ[name] for name in _PASSED_ON if name in environ}
+    ours = {
+        "PATH": f"{settings.engine.python.parent}:/usr/local/bin:/usr/bin:/bin",
+        "PYTHONUNBUFFERED": "1",
+        "NO_COLOR": "1",
+        # Nothing is told or asked outside.
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        # The processes of one engine speak to each other on this host only.
+        "VLLM_HOST_IP": "127.0.0.1",
+        "VLLM_DISABLE_LOG_LOGO": "1",
+        # Everything an engine keeps for its next start, in the one place that it may write to.
+        "HOME": str(cache),
+        "XDG_CACHE_HOME": str(cache),
+        "HF_HOME": str(cache / "huggingface"),
+        "VLLM_CACHE_ROOT": str(cache / "vllm"),
+        "TRITON_CACHE_DIR": str(cache / "triton"),
+        "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
+    }
+    return passed_on | ours | (_on_cpu(model) if settings.engine.build == "cpu" else _on_gpus(model))
+
+
+def cache_directory(settings: Settings, model: Model) -> Path:
+    """The folder of a model's caches."""
+    return settings.engine.cache_dir / model.name
+
+
+def _on_cpu(model: Model) -> dict[str, str]:
+    # Unset, vLLM takes 0.92 of the machine's memory.
+    return {"VLLM_CPU_KVCACHE_SPACE": str(model.engine.kv_cache_gib or 1)}
+
+
+def _on_gpus(model: Model) -> dict[str, str]:
+    gpus = ",".join(str(index) for index in model.engine.gpus)
+    # In the order of the bus, so that an index means the same card as in nvidia-smi.
+    return {"CUDA_VISIBLE_DEVICES": gpus, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}

@@ -1,0 +1,113 @@
+"""The engine's processes as one group that cannot outlive this one.
+
+vLLM is several processes: an API server, a core, and workers. When the API server is killed, the core and
+the workers stay behind with the memory they hold; a parent-death signal (prctl) would reach the API server
+alone. So all of them are put into the process group of a keeper: a shell that waits for the end of a pipe
+whose other end only this process holds. However this process ends, the pipe closes, and the keeper kills its
+whole group. And while the keeper lives, the group's id cannot be given to anyone else.
+"""
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+from collections.abc import Callable, Mapping, Sequence
+
+_KEEPER = ("/bin/sh", "-c", "read -r _; kill -KILL 0")
+_LINE_END = re.compile(rb"[\r\n]+")  # progress bars end their lines with \r alone
+_LONGEST_LINE = 16 * 1024
+
+
+class ProcessGroup:
+    """A running program with all its descendants. Make one with `start`."""
+
+    def __init__(
+        self,
+        keeper: asyncio.subprocess.Process,
+        main: asyncio.subprocess.Process,
+        on_line: Callable[[str], None],
+    ) -> None:
+        self._keeper = keeper
+        self._main = main
+        self._reader = asyncio.create_task(self._read(on_line))
+
+    @classmethod
+    async def start(
+        cls, command: Sequence[str], environment: Mapping[str, str], on_line: Callable[[str], None]
+    ) -> "ProcessGroup":
+        """Start a program.
+
+        Args:
+            command: The program and its arguments.
+            environment: Its whole environment.
+            on_line: Called with each line of its standard output and error.
+
+        Raises:
+            OSError: It cannot be started.
+        """
+        keeper = await asyncio.create_subprocess_exec(
+            *_KEEPER, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, process_group=0
+        )
+        try:
+            main = await asyncio.create_subprocess_exec(
+                *command,
+                env=environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                process_group=keeper.pid,
+                umask=0o007,
+            )
+        except OSError:
+            keeper.kill()
+            await keeper.wait()
+            raise
+        return cls(keeper, main, on_line)
+
+    @property
+    def pid(self) -> int:
+        """The id of the program's first process."""
+        return self._main.pid
+
+    async def wait(self) -> int:
+        """Wait for the first process to end, and for its last words; return its exit code.
+
+        Below zero: the number of the signal that ended it.
+        """
+        code = await self._main.wait()
+        # Others of the group may hold the pipe open; what the first one wrote is there by now.
+        await asyncio.wait([self._reader], timeout=1.0)
+        return code
+
+    def terminate(self) -> None:
+        """Ask the first process to end in good order."""
+        with contextlib.suppress(ProcessLookupError):
+            self._main.terminate()
+
+    async def kill(self) -> None:
+        """End everything in the group at once, and wait for it."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._keeper.pid, signal.SIGKILL)
+        await self._keeper.wait()
+        await self._main.wait()
+        await asyncio.wait([self._reader], timeout=1.0)
+        self._reader.cancel()
+
+    async def _read(self, on_line: Callable[[str], None]) -> None:
+        if self._main.stdout is None:
+            return
+        rest = b""
+        while chunk := await self._main.stdout.read(65536):
+            *lines, rest = _LINE_END.split(rest + chunk)
+            if len(rest) > _LONGEST_LINE:
+                lines, rest = [*lines, rest], b""
+            for line in lines:
+                _hand_over(line, on_line)
+        _hand_over(rest, on_line)
+
+
+def _hand_over(line: bytes, on_line: Callable[[str], None]) -> None:
+    text = line[:_LONGEST_LINE].decode(errors="replace").rstrip()
+    if text:
+        on_line(text)

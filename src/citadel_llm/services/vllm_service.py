@@ -1,0 +1,265 @@
+"""One vLLM as a service: `citadel run engine MODEL`.
+
+Takes the start lock of its GPUs, starts vLLM on a unix socket, is ready when a real token came, feeds the
+watchdog only while vLLM makes progress, and on stop lets the requests in flight finish.
+"""
+
+import asyncio
+import contextlib
+import difflib
+import time
+from collections import deque
+from pathlib import Path
+
+import psutil
+
+from citadel_llm.config import Model, Settings
+from citadel_llm.services.base_service import BaseService
+from citadel_llm.services.engine import command, log
+from citadel_llm.services.engine.client import EngineClient, EngineError
+from citadel_llm.services.engine.process_group import ProcessGroup
+from citadel_llm.services.engine.progress import ProgressWatch
+from citadel_llm.services.engine.start_lock import lock_files, start_lock
+from citadel_llm.services.errors import ConfigurationError, ServiceError, StartError
+
+_POLL_SECONDS = 0.25
+_STATUS_SECONDS = 2.0
+_PROBE_SECONDS = 5.0
+# What vLLM may take beyond its drain timeout to end.
+_EXIT_SECONDS = 20.0
+_LAST_LINES = 200
+_WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
+
+
+class VllmService(BaseService):
+    """Supervises the engine of one model.
+
+    Args:
+        model_name: The model's name in the catalogue.
+        settings: The host's settings.
+        config_directory: Where they were read.
+    """
+
+    def __init__(self, model_name: str, settings: Settings, config_directory: Path | None = None) -> None:
+        self.name = f"engine@{model_name}"
+        super().__init__(settings, config_directory)
+        self._model = _find_model(settings, model_name)
+        self._socket = self._model.socket(settings.run_dir)
+        # Starting has its own limit, which says more when it is over; this one is for the rest of the step.
+        self.start_timeout = self._model.engine.start_timeout + _EXIT_SECONDS
+        self.drain_timeout = self._model.engine.drain_timeout + _EXIT_SECONDS
+        self.configure_timeout = _longest_wait(settings, self._model)
+        self._locks = contextlib.AsyncExitStack()
+        self._lines: deque[str] = deque(maxlen=_LAST_LINES)
+        self._phase = "loading vLLM"
+        self._processes: ProcessGroup | None = None
+        self._watch: ProgressWatch | None = None
+
+    async def configure(self) -> None:
+        """Check what can be checked without vLLM, and wait for the turn to start."""
+        self._check_settings()
+        locks = self.settings.run_dir / "locks"
+        for folder in (locks, self._socket.parent, command.cache_directory(self.settings, self._model)):
+            folder.mkdir(parents=True, exist_ok=True)
+        files = lock_files(locks, self._model.engine.gpus)
+        await self._locks.enter_async_context(start_lock(files, self._model.name, self._say_waiting))
+
+    async def start(self) -> None:
+        """Start vLLM and wait for its first token."""
+        self._socket.unlink(missing_ok=True)
+        arguments = command.arguments(self.settings, self._model)
+        self.log.info("starting vLLM", command=" ".join(arguments))
+        try:
+            self._processes = await ProcessGroup.start(
+                arguments, command.environment(self.settings, self._model), self._take_line
+            )
+        except OSError as error:
+            raise StartError(f"vLLM cannot be started: {error}") from error
+        await self._until_it_answers(self._processes)
+        await self._locks.aclose()
+        self._watch = ProgressWatch(self._model.engine.stall_timeout, time.monotonic())
+        self.spawn(self._guard(self._processes), "vLLM")
+        self.spawn(self._observe_progress(self._watch), "the watch over vLLM's progress")
+
+    async def reload(self) -> None:
+        """An engine takes over new settings only when it is started again."""
+        if self.settings.model(self._model.name) != self._model:
+            self.log.warning("the model's settings have changed: restart the engine to apply them")
+
+    async def healthy(self) -> bool:
+        """Whether vLLM made progress, or had nothing to do, within the model's stall timeout."""
+        return self._watch is not None and not self._watch.stalled(time.monotonic())
+
+    async def drain(self) -> None:
+        """Let vLLM finish what it has begun."""
+        if self._processes is None:
+            return
+        # While vLLM drains it answers new requests with an error, so no new ones may reach it.
+        self._socket.unlink(missing_ok=True)
+        self._processes.terminate()
+        await self._processes.wait()
+
+    async def stop(self) -> None:
+        """End all of vLLM's processes."""
+        if self._processes is not None:
+            await self._processes.kill()
+        self._socket.unlink(missing_ok=True)
+        await self._locks.aclose()
+
+    def _check_settings(self) -> None:
+        folder = self._model.folder(self.settings.models_root)
+        if not (folder / "config.json").is_file():
+            raise ConfigurationError(
+                f"the model is not in {folder} (no config.json there): run the site's models part"
+            )
+        if not any(next(folder.glob(pattern), None) for pattern in _WEIGHTS):
+            raise ConfigurationError(f"there are no weights in {folder}: run the site's models part")
+        if not self.settings.engine.python.is_file():
+            raise ConfigurationError(f"there is no engine at {self.settings.engine.python} (engine.python)")
+
+    def _say_waiting(self, holder: str) -> None:
+        self.status(f"waiting while {holder} starts on the same device")
+
+    def _take_line(self, line: str) -> None:
+        self._lines.append(line)
+        entry = log.parse(line)
+        self._phase = log.phase(entry.text) or self._phase
+        fields = {"process": entry.process} if entry.process else {}
+        self.log.log(entry.level, entry.text, child="vllm", **fields)
+
+    async def _until_it_answers(self, processes: ProcessGroup) -> None:
+        """Return at the first token.
+
+        Raises:
+            StartError: vLLM ended before, or its time was over.
+        """
+        limit = self._model.engine.start_timeout
+        tasks = (
+            asyncio.create_task(self._first_token(limit)),
+            asyncio.create_task(processes.wait()),
+            asyncio.create_task(self._show_phase()),
+        )
+        first_token, ended, _ = tasks
+        try:
+            done, _ = await asyncio.wait(tasks, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            if ended in done:
+                raise StartError(log.explain_exit(ended.result(), self._lines))
+            if not done:
+                raise StartError(f"no answer after {limit:.0f} s, while {self._phase} (start_timeout)")
+            await first_token
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _first_token(self, limit: float) -> None:
+        async with EngineClient(self._socket) as client:
+            while not await self._is_up(client):  # noqa: ASYNC110 - another process makes it true
+                await asyncio.sleep(_POLL_SECONDS)
+            self._socket.chmod(0o660)
+            try:
+                await client.ask_for_one_token(self._model, limit)
+            except EngineError as error:
+                raise StartError(f"vLLM is up but gives no answer: {error}") from error
+
+    async def _is_up(self, client: EngineClient) -> bool:
+        return self._socket.exists() and await client.answers(_PROBE_SECONDS)
+
+    async def _show_phase(self) -> None:
+        began = time.monotonic()
+        while True:
+            self.status(f"{self._phase} ({time.monotonic() - began:.0f} s)")
+            await asyncio.sleep(_STATUS_SECONDS)
+
+    async def _guard(self, processes: ProcessGroup) -> None:
+        code = await processes.wait()
+        if not self.stopping:
+            raise ServiceError(log.explain_exit(code, self._lines))
+
+    async def _observe_progress(self, watch: ProgressWatch) -> None:
+        interval = min(10.0, self._model.engine.stall_timeout / 4)
+        reported = False
+        async with EngineClient(self._socket) as client:
+            while not self.stopping:
+                await asyncio.sleep(interval)
+                metrics = await self._look(client, watch)
+                stalled = watch.stalled(time.monotonic())
+                if stalled and not reported:
+                    self._report_stall(watch, metrics)
+                reported = stalled
+
+    async def _look(self, client: EngineClient, watch: ProgressWatch) -> dict[str, float]:
+        """Have the watch see the engine's metrics. An engine that gives none makes no progress."""
+        try:
+            metrics = await client.metrics(_PROBE_SECONDS)
+            in_flight = await client.requests_in_flight(_PROBE_SECONDS)
+        except EngineError as error:
+            self.log.warning("the engine does not tell how it is", error=str(error))
+            return {}
+        watch.observe(metrics, in_flight, time.monotonic())
+        return metrics
+
+    def _report_stall(self, watch: ProgressWatch, metrics: dict[str, float]) -> None:
+        """Log what can be seen of an engine that hangs, before systemd ends it."""
+        seconds = round(watch.seconds_without(time.monotonic()))
+        self.status(f"hanging: no progress for {seconds} s")
+        self.log.error(
+            "the engine hangs: requests in hand and no progress",
+            seconds=seconds,
+            metrics={name: value for name, value in metrics.items() if name in _TELLING},
+            processes=_describe_processes(self._processes),
+            last_lines=list(self._lines)[-20:],
+        )
+
+
+_TELLING = {
+    "vllm:num_requests_running",
+    "vllm:num_requests_waiting",
+    "vllm:kv_cache_usage_perc",
+    "vllm:num_preemptions_total",
+    "vllm:generation_tokens_total",
+    "vllm:prompt_tokens_total",
+}
+
+
+def _find_model(settings: Settings, name: str) -> Model:
+    for model in settings.models:
+        if model.name == name:
+            return model
+    known = [model.name for model in settings.models]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known) or 'none'}"
+    raise ConfigurationError(f"there is no model {name!r} in the catalogue; {hint}")
+
+
+def _longest_wait(settings: Settings, model: Model) -> float:
+    """How long waiting for one's turn may take, in seconds: all the others on the same device go first."""
+    others = (other for other in settings.models if other.name != model.name)
+    ahead = [
+        other.engine.start_timeout
+        for other in others
+        if settings.engine.build == "cpu" or set(other.engine.gpus) & set(model.engine.gpus)
+    ]
+    return 30.0 + sum(ahead)
+
+
+def _describe_processes(processes: ProcessGroup | None) -> list[dict[str, object]]:
+    """State, memory and threads of vLLM's processes, as far as they can be seen."""
+    if processes is None:
+        return []
+    try:
+        first = psutil.Process(processes.pid)
+        family = [first, *first.children(recursive=True)]
+        return [
+            {
+                "pid": one.pid,
+                "name": one.name(),
+                "state": one.status(),
+                "memory_mib": one.memory_info().rss // 2**20,
+                "threads": one.num_threads(),
+                "cpu_seconds": round(sum(one.cpu_times()[:2]), 1),
+            }
+            for one in family
+        ]
+    except psutil.Error:
+        return []
