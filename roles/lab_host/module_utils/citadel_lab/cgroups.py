@@ -1,6 +1,7 @@
 """Cgroups for a machine that no systemd starts: without them, limits inside it are silently ignored."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 from .system import LabError, kill, wait_until
@@ -31,7 +32,7 @@ def remove(name: str) -> None:
         LabError: a process did not end.
     """
     for group in _existing(name):
-        if not wait_until(lambda group=group: not _kill_all(group), timeout=10):
+        if not wait_until(partial(_is_emptied, group), timeout=10):
             raise LabError(f"processes in {group} do not end: {_members(group)}")
         for folder, _, _ in os.walk(group, topdown=False):
             Path(folder).rmdir()
@@ -86,8 +87,8 @@ def _members(group: Path) -> list[int]:
     return pids
 
 
-def _kill_all(group: Path) -> list[int]:
+def _is_emptied(group: Path) -> bool:
     pids = _members(group)
     for pid in pids:
         kill(pid)
-    return pids
+    return not pids

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from . import machine, network, pip_settings, rootfs, ssh
@@ -44,12 +45,12 @@ def plan_up(lab: Lab, supervisor: Supervisor) -> Plan:
         machine.check(lab, host)
     plan = Plan()
     if not ssh.has_key(lab):
-        plan.add("make the key pair", lambda: ssh.create_key(lab))
+        plan.add("make the key pair", partial(ssh.create_key, lab))
     absent = [host for host in lab.hosts if not machine.is_complete(lab, host)]
     if absent and not rootfs.path_of(lab).exists():
-        plan.add(f"build the root file system of {lab.suite}", lambda: rootfs.build(lab))
+        plan.add(f"build the root file system of {lab.suite}", partial(rootfs.build, lab))
     if missing := network.missing(lab):
-        plan.add(f"make the network: {', '.join(missing)}", lambda: network.create(lab))
+        plan.add(f"make the network: {', '.join(missing)}", partial(network.create, lab))
     settings = pip_settings.read()
     for host in lab.hosts:
         _plan_host_up(plan, lab, host, supervisor, settings)
@@ -61,10 +62,10 @@ def plan_down(lab: Lab, supervisor: Supervisor) -> Plan:
     plan = Plan()
     for host in lab.hosts:
         if machine.has_remains(lab, host, supervisor):
-            plan.add(f"remove {host.name}", lambda host=host: machine.remove(lab, host, supervisor))
+            plan.add(f"remove {host.name}", partial(machine.remove, lab, host, supervisor))
     others = others_in(lab)
     if not others and (network.exists(lab) or lab.state_dir.exists()):
-        plan.add(f"remove the network on {lab.bridge} and {lab.state_dir}", lambda: _close(lab))
+        plan.add(f"remove the network on {lab.bridge} and {lab.state_dir}", partial(_close, lab))
     return plan
 
 
@@ -78,7 +79,7 @@ def plan_purge(lab: Lab, supervisor: Supervisor) -> Plan:
         raise LabError(f"{', '.join(others)} still use {lab.cache_dir}: take them down first")
     plan = plan_down(lab, supervisor)
     if lab.cache_dir.exists():
-        plan.add(f"remove {lab.cache_dir}", lambda: remove_tree(lab.cache_dir))
+        plan.add(f"remove {lab.cache_dir}", partial(remove_tree, lab.cache_dir))
     return plan
 
 
@@ -108,12 +109,12 @@ def _plan_host_up(
     if state == "running":
         return
     if state == "remains":
-        plan.add(f"remove the remains of {host.name}", lambda: machine.remove(lab, host, supervisor))
+        plan.add(f"remove the remains of {host.name}", partial(machine.remove, lab, host, supervisor))
     if state == "stopped":
-        plan.add(f"clear away what ran of {host.name}", lambda: machine.stop(lab, host, supervisor))
+        plan.add(f"clear away what ran of {host.name}", partial(machine.stop, lab, host, supervisor))
     else:
-        plan.add(f"make {host.name}", lambda: machine.create(lab, host, settings))
-    plan.add(f"start {host.name} at {host.address}", lambda: _start(lab, host, supervisor))
+        plan.add(f"make {host.name}", partial(machine.create, lab, host, settings))
+    plan.add(f"start {host.name} at {host.address}", partial(_start, lab, host, supervisor))
     plan.starting.append(host)
 
 

@@ -98,3 +98,4 @@ def _restore_forwarding() -> None:
     if _FORWARD_WAS.exists():
         _FORWARD.write_text(_FORWARD_WAS.read_text())
         _FORWARD_WAS.unlink()
+        _FORWARD_WAS.parent.rmdir()

@@ -93,9 +93,9 @@ def ask(lab: Lab, host: Host, command: str, timeout: float) -> str | None:
 
     A command that fails still answers: its output counts, not its exit status.
     """
-    ssh = ["ssh", "-F", config_path(lab), "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", host.name]
+    options = ("-F", str(config_path(lab)), "-o", "BatchMode=yes", "-o", "ConnectTimeout=5")
     try:
-        return run(*ssh, f"{command} || :", timeout=timeout)
+        return run("ssh", *options, host.name, f"{command} || :", timeout=timeout)
     except LabError:
         return None
 

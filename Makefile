@@ -1,0 +1,61 @@
+# `make` alone lists what there is.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+PYTHON_SOURCES := src scripts library roles tests molecule
+SHELL_SOURCES := .ci/run scripts/bootstrap scripts/demo scripts/lock
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: bootstrap
+bootstrap: ## Make .venv with all tools, at their locked versions
+	@scripts/bootstrap
+
+.PHONY: demo demo-down
+demo: ## From nothing to a model's answer: a lab host, the site on it, a question to its API
+	@scripts/demo up
+demo-down: ## Remove all that the demo made, but its caches
+	@scripts/demo down
+
+.PHONY: check lint types unit
+check: lint types unit ## Everything that needs no root: linters, types, unit tests
+lint: bootstrap ## Linters alone
+	ruff check .
+	ruff format --check .
+	yamllint --strict .
+	shellcheck $(SHELL_SOURCES)
+	ansible-lint
+types: bootstrap
+	mypy $(PYTHON_SOURCES)
+unit: bootstrap
+	pytest -m "not lab"
+
+.PHONY: test
+test: check ## All that CI runs: check, tests on lab hosts, molecule (needs root)
+	scripts/bootstrap lab
+	pytest -m lab
+	molecule test --all
+
+.PHONY: prove
+prove: bootstrap ## Chaos, soak and benchmarks, run by hand
+	@test -x bench/run || { echo "nothing to prove yet: there is no bench/run"; exit 1; }
+	bench/run
+
+.PHONY: lab-up lab-down lab-status
+lab-up: ## Make and start the lab's hosts (inventories/lab)
+	@scripts/bootstrap lab
+	@$(AS_ROOT) $(BIN)/ansible-playbook playbooks/lab.yml -e lab_host_state=up
+lab-down: bootstrap ## Remove the lab's hosts
+	@$(AS_ROOT) $(BIN)/ansible-playbook playbooks/lab.yml -e lab_host_state=down
+lab-status: bootstrap ## Show the lab's hosts
+	@$(AS_ROOT) $(BIN)/ansible-playbook playbooks/lab.yml -e lab_host_state=status
+AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo --set-home --preserve-env)
+
+.PHONY: clean
+clean: ## Remove the demo, its caches, .venv and .cache
+	@scripts/demo purge
+	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,54 @@
+"""Runs a playbook through ansible-runner, with every line of Ansible's output in a log."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import ansible_runner
+
+from .follower import Follower
+
+
+class PlaybookError(Exception):
+    """A playbook did not end well; the follower knows which tasks failed, the log the rest."""
+
+
+class Playbooks:
+    """The playbooks of a project, run with one inventory."""
+
+    def __init__(self, project: Path, inventory: Path, work: Path) -> None:
+        """`work` is a folder for ansible-runner's own files."""
+        self._project = project
+        self._inventory = inventory
+        self._work = work
+
+    def run(self, name: str, variables: Mapping[str, str], follower: Follower, log: TextIO) -> None:
+        """Run a playbook to its end.
+
+        Raises:
+            PlaybookError: it failed, could not be started, or was interrupted.
+        """
+
+        def handle(event: dict[str, Any]) -> bool:
+            if event.get("stdout"):
+                log.write(f"{event['stdout']}\n")
+                log.flush()
+            follower.follow(event)
+            return False  # the log is what is kept
+
+        shutil.rmtree(self._work, ignore_errors=True)
+        self._work.mkdir(parents=True)
+        done = ansible_runner.run(
+            private_data_dir=str(self._work),
+            project_dir=str(self._project),
+            playbook=name,
+            inventory=str(self._inventory),
+            extravars=dict(variables),
+            envvars={"ANSIBLE_NOCOLOR": "1"},
+            settings={"runner_mode": "subprocess"},
+            event_handler=handle,
+            quiet=True,
+        )
+        if done.status != "successful":
+            raise PlaybookError(done.status)
