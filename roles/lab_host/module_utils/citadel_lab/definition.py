@@ -9,7 +9,6 @@ from .system import LabError
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _SMALLEST = 4  # addresses: the network, the bridge, a host, and broadcast
-_SHALLOWEST = 3  # parts of a path: /, and two folders
 _BRIDGE = re.compile(r"[a-z][a-z0-9-]{0,14}")  # IFNAMSIZ is 16, with the closing NUL
 
 
@@ -113,9 +112,8 @@ def check(lab: Lab) -> None:
     if not _BRIDGE.fullmatch(lab.bridge):
         faults.append(f"lab_host_bridge: {lab.bridge!r} is no interface name of at most 15 characters")
     for variable, path in (("lab_host_state_dir", lab.state_dir), ("lab_host_cache_dir", lab.cache_dir)):
-        # What these name is removed as a whole one day.
-        if not path.is_absolute() or len(path.parts) < _SHALLOWEST or ".." in path.parts:
-            faults.append(f"{variable}: {path} must be an absolute path at least two folders deep")
+        if not path.is_absolute():
+            faults.append(f"{variable}: {path} must be an absolute path, like /var/lib/citadel-lab")
     if lab.memory < 0 or lab.cpus < 0:
         faults.append("lab_host_memory and lab_host_cpus: 0 is no limit, less is nothing")
     if faults:

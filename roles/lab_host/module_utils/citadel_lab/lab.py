@@ -64,8 +64,8 @@ def plan_down(lab: Lab, supervisor: Supervisor) -> Plan:
         if machine.has_remains(lab, host, supervisor):
             plan.add(f"remove {host.name}", partial(machine.remove, lab, host, supervisor))
     others = others_in(lab)
-    if not others and (network.exists(lab) or lab.state_dir.exists()):
-        plan.add(f"remove the network on {lab.bridge} and {lab.state_dir}", partial(_close, lab))
+    if not others and (network.exists(lab) or lab.ssh_dir.exists()):
+        plan.add(f"remove the network on {lab.bridge}, and {lab.state_dir}", partial(_close, lab))
     return plan
 
 
@@ -78,8 +78,9 @@ def plan_purge(lab: Lab, supervisor: Supervisor) -> Plan:
     if others := others_in(lab):
         raise LabError(f"{', '.join(others)} still use {lab.cache_dir}: take them down first")
     plan = plan_down(lab, supervisor)
-    if lab.cache_dir.exists():
-        plan.add(f"remove {lab.cache_dir}", partial(remove_tree, lab.cache_dir))
+    caches = (rootfs.folder_of(lab), machine.packages_of(lab), lab.uv_cache_dir)
+    if any(cache.exists() for cache in caches):
+        plan.add(f"remove {lab.cache_dir}", partial(_remove_own, lab.cache_dir, *caches))
     return plan
 
 
@@ -107,6 +108,8 @@ def _plan_host_up(
 ) -> None:
     state = _state(lab, host, supervisor)
     if state == "running":
+        if not ssh.answers(host):  # another run has only just started it
+            plan.starting.append(host)
         return
     if state == "remains":
         plan.add(f"remove the remains of {host.name}", partial(machine.remove, lab, host, supervisor))
@@ -127,7 +130,15 @@ def _close(lab: Lab) -> None:
     # A host of another lab may be on the same bridge.
     if not network.in_use(lab):
         network.remove(lab)
-    remove_tree(lab.state_dir)
+    _remove_own(lab.state_dir, lab.machines_dir, lab.ssh_dir)
+
+
+def _remove_own(folder: Path, *ours: Path) -> None:
+    """Remove what is the lab's in a folder, and the folder if nothing else is in it."""
+    for path in ours:
+        remove_tree(path)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _state(lab: Lab, host: Host, supervisor: Supervisor) -> str:

@@ -43,7 +43,7 @@ def create(lab: Lab, host: Host, settings: pip_settings.PipSettings) -> None:
     _admit(lab, root)
     ssh.create_host_key(host, root)
     _trust(root, settings.certificate)
-    _link_packages(_package_cache(lab), root / _ARCHIVES)
+    _link_packages(packages_of(lab) / lab.suite, root / _ARCHIVES)
     record = {
         "traits": lab.traits_of(host),
         "read_only": [str(path) for path in settings.local_paths],
@@ -53,11 +53,17 @@ def create(lab: Lab, host: Host, settings: pip_settings.PipSettings) -> None:
 
 
 def start(lab: Lab, host: Host, supervisor: Supervisor) -> None:
-    """Boot a host."""
+    """Boot a host.
+
+    Raises:
+        LabError: its systemd-nspawn did not come up.
+    """
     lab.uv_cache_dir.mkdir(parents=True, exist_ok=True)
     log = lab.log_of(host)
     log.write_bytes(b"")
     supervisor.start(host.name, _command(lab, host), log, lab.memory, lab.cpus)
+    if not wait_until(lambda: is_running(lab, host), timeout=10):
+        raise LabError(f"{host.name} did not start; {_console(lab, host)}")
 
 
 def wait(lab: Lab, host: Host) -> str:
@@ -84,7 +90,7 @@ def wait(lab: Lab, host: Host) -> str:
 def remove(lab: Lab, host: Host, supervisor: Supervisor) -> None:
     """Kill a host and remove all that it was; the packages it fetched stay in the cache."""
     stop(lab, host, supervisor)
-    _link_packages(lab.root_of(host) / _ARCHIVES, _package_cache(lab))
+    _link_packages(lab.root_of(host) / _ARCHIVES, packages_of(lab) / lab.suite)
     lab.record_of(host).unlink(missing_ok=True)  # first, so that a removal cut short is seen as one
     remove_tree(lab.folder_of(host))
     ssh.forget(lab, host)
@@ -142,6 +148,11 @@ def check(lab: Lab, host: Host) -> None:
             raise LabError(
                 f"{host.name} exists: {'; '.join(differing)}. Take it down first (lab_host_state=down)"
             )
+
+
+def packages_of(lab: Lab) -> Path:
+    """Keeps the packages that hosts have fetched, for the next ones."""
+    return lab.cache_dir / "apt"
 
 
 def all_in(lab: Lab) -> list[str]:
@@ -202,10 +213,6 @@ def _trust(root: Path, bundle: Path | None) -> None:
         write(root / f"usr/local/share/ca-certificates/controller-{number}.crt", text)
     if foreign:
         run("chroot", root, "update-ca-certificates")
-
-
-def _package_cache(lab: Lab) -> Path:
-    return lab.cache_dir / "apt" / lab.suite
 
 
 def _link_packages(source: Path, target: Path) -> None:

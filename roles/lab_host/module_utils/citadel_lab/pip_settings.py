@@ -4,6 +4,7 @@ import configparser
 import io
 import json
 import os
+import pwd
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,10 +74,13 @@ class PipSettings:
         return "".join(f"{line}\n" for line in lines)
 
 
-def read(environment: Mapping[str, str] = os.environ) -> PipSettings:
-    """The settings in force for the user of `environment`: the last of pip's sources that names one wins."""
+def read(environment: Mapping[str, str] = os.environ, etc: Path = Path("/etc")) -> PipSettings:
+    """The settings in force for the caller: the last of pip's sources that names one wins.
+
+    `etc` is where the machine's own configuration stands.
+    """
     found: dict[str, str] = {}
-    for path in _files(environment):
+    for path in _files(environment, etc):
         parser = configparser.RawConfigParser()
         parser.read(path)
         for section in ("global", "install"):
@@ -92,16 +96,23 @@ def read(environment: Mapping[str, str] = os.environ) -> PipSettings:
     return PipSettings({key: value for key, value in handed.items() if value})
 
 
-def _files(environment: Mapping[str, str]) -> list[Path]:
+def _files(environment: Mapping[str, str], etc: Path) -> list[Path]:
     """Where pip looks on Linux, the weakest first."""
-    home = Path(environment.get("HOME", "/root"))
-    shared = environment.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":")
+    home = _home_of_caller(environment)
+    shared = environment.get("XDG_CONFIG_DIRS", str(etc / "xdg")).split(":")
     own = Path(environment.get("XDG_CONFIG_HOME", home / ".config"))
     files = [Path(folder) / "pip/pip.conf" for folder in reversed(shared) if folder]
-    files += [Path("/etc/pip.conf"), home / ".pip/pip.conf", own / "pip/pip.conf"]
+    files += [etc / "pip.conf", home / ".pip/pip.conf", own / "pip/pip.conf"]
     if named := environment.get("PIP_CONFIG_FILE"):
         files = [] if named == os.devnull else [*files, Path(named)]
     return files
+
+
+def _home_of_caller(environment: Mapping[str, str]) -> Path:
+    """The home of whoever called sudo: the lab is root's, the settings are theirs."""
+    if caller := environment.get("SUDO_UID"):
+        return Path(pwd.getpwuid(int(caller)).pw_dir)
+    return Path(environment.get("HOME", "/root"))
 
 
 def _local_path(source: str) -> Path | None:

@@ -21,10 +21,15 @@ _HOOKS = (
 _OPTIONS = ("--mode=root", "--variant=apt", "--skip=cleanup/apt/lists")
 
 
+def folder_of(lab: Lab) -> Path:
+    """Holds the root file systems; only root may enter, as with the hosts themselves."""
+    return lab.cache_dir / "rootfs"
+
+
 def path_of(lab: Lab) -> Path:
     """Where the root file system stands: its name changes with everything that goes into it."""
     recipe = json.dumps([lab.suite, lab.mirror, sorted(lab.packages), _OPTIONS, _HOOKS])
-    return lab.cache_dir / "rootfs" / f"{lab.suite}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+    return folder_of(lab) / f"{lab.suite}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
 
 
 def build(lab: Lab) -> None:
@@ -32,8 +37,8 @@ def build(lab: Lab) -> None:
     place = path_of(lab)
     draft = place.with_name(f"{place.name}.building")
     remove_tree(draft)  # of a run that was killed
-    draft.parent.mkdir(parents=True, exist_ok=True)
-    draft.parent.chmod(0o700)
+    folder_of(lab).mkdir(parents=True, exist_ok=True)
+    folder_of(lab).chmod(0o700)
     mirror = [lab.mirror] if lab.mirror else []
     run(
         "mmdebstrap",
