@@ -1,0 +1,111 @@
+"""`citadel start`, `stop` and `restart`: through systemd, with what the services say while they do it."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from citadel_llm.cli.common import (
+    EXIT_FAILED,
+    EXIT_NOT_PERMITTED,
+    colour,
+    examples,
+    fail,
+    load_settings,
+    pick_service,
+)
+from citadel_llm.cli.status import status_table
+
+if TYPE_CHECKING:
+    from citadel_llm.services.service_manager import ServiceStatus, Verb
+
+app = typer.Typer()
+
+_Names = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[SERVICE|MODEL]...", help="`gateway`, or a model's name; all of them when absent."
+    ),
+]
+
+
+@app.command(epilog=examples("citadel start", "citadel start gateway", "citadel start MODEL"))
+def start(names: _Names = None) -> None:
+    """Start services, and wait until they are ready."""
+    _change("start", names or [], wanted="running")
+
+
+@app.command(epilog=examples("citadel stop", "citadel stop MODEL"))
+def stop(names: _Names = None) -> None:
+    """Stop services; requests in flight are finished first."""
+    _change("stop", names or [], wanted="stopped")
+
+
+@app.command(epilog=examples("citadel restart", "citadel restart MODEL"))
+def restart(names: _Names = None) -> None:
+    """Restart services, and wait until they are ready."""
+    _change("restart", names or [], wanted="running")
+
+
+def _change(verb: "Verb", names: list[str], wanted: str) -> None:
+    from citadel_llm.services import service_manager as manager  # noqa: PLC0415 - loads the settings' library
+
+    settings = load_settings()
+    services = [pick_service(settings, name) for name in names] or manager.services_of(settings)
+    units = [service.unit for service in services] if names else [manager.TARGET]
+    statuses: list[ServiceStatus] = []
+    progress = _Progress()
+    try:
+        changes = [manager.change(verb, unit) for unit in units]
+        for statuses in manager.watch(services, changes):
+            progress.show(statuses)
+        complaints = [complaint for change in changes if (complaint := change.result())]
+    except manager.NotPermittedError as error:
+        fail(str(error), EXIT_NOT_PERMITTED)
+    except manager.ManagerError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        fail(f"\nnot waiting any longer: systemd goes on with the {verb}; see `citadel status`")
+    finally:
+        progress.clear()
+    _report(statuses, complaints, wanted)
+
+
+def _report(statuses: "list[ServiceStatus]", complaints: list[str], wanted: str) -> None:
+    typer.echo(status_table(statuses))
+    missed = [
+        one for one in statuses if one.state not in {wanted, "missing" if wanted == "stopped" else wanted}
+    ]
+    for one in missed:
+        typer.echo(f"{one.name} is {one.state}: see `citadel logs {one.name}`", err=True)
+    if missed or complaints:
+        for complaint in complaints:
+            typer.echo(complaint, err=True)
+        raise typer.Exit(EXIT_FAILED)
+
+
+class _Progress:
+    """What services say while they move: on a terminal one line that changes, elsewhere a line a change."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, str] = {}
+        self._on_terminal = sys.stdout.isatty()
+
+    def show(self, statuses: "list[ServiceStatus]") -> None:
+        """Show what is new."""
+        moving = {one.name: f"{one.state}: {one.says}".rstrip(": ") for one in statuses if one.pending}
+        if self._on_terminal:
+            text = "   ".join(f"{name} {colour(says, 'yellow')}" for name, says in moving.items())
+            typer.echo(f"\r\x1b[2K{text}", nl=False)
+        else:
+            for name, says in moving.items():
+                # Without the seconds, which change all the time.
+                told = says.split(" (", 1)[0]
+                if self._said.get(name) != told:
+                    typer.echo(f"{name}: {told}")
+                self._said[name] = told
+
+    def clear(self) -> None:
+        """Make room for what comes after."""
+        if self._on_terminal:
+            typer.echo("\r\x1b[2K", nl=False)

@@ -1,0 +1,60 @@
+"""`citadel doctor`."""
+
+import typer
+
+from citadel_llm.cli.common import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    JsonOption,
+    colour,
+    examples,
+    print_json,
+    table,
+)
+from citadel_llm.health_checks.health_checker import Finding, run_checks
+
+app = typer.Typer()
+
+_MARKS = {
+    "ok": ("ok", "green"),
+    "warning": ("warning", "yellow"),
+    "failed": ("FAILED", "red"),
+    "unknown": ("?", "dim"),
+}
+
+
+@app.command(
+    epilog=examples("citadel doctor", "citadel doctor --json | jq '.[] | select(.verdict == \"failed\")'")
+)
+def doctor(as_json: JsonOption = False) -> None:
+    """Look at everything that Citadel needs, and say of what is wrong what to do about it.
+
+    Exit code 0 when nothing failed, 1 when something did, 2 when the configuration is wrong.
+    """
+    from citadel_llm.config import ConfigError, load  # noqa: PLC0415 - pydantic takes a while to load
+    from citadel_llm.health_checks.checks import checks_of  # noqa: PLC0415
+
+    try:
+        settings = load()
+    except ConfigError as error:
+        remedy = "put it right in the inventory, and deploy: --tags config"
+        findings = [Finding("configuration", "failed", str(problem), remedy) for problem in error.problems]
+    else:
+        findings = [
+            Finding("configuration", "ok", f"{len(settings.models)} model(s), {settings.environment}")
+        ]
+        findings += run_checks(checks_of(settings))
+    if as_json:
+        print_json([finding.as_json() for finding in findings])
+    else:
+        typer.echo(
+            table(["CHECK", "VERDICT", "WHAT WAS SEEN", "WHAT TO DO"], [_row(each) for each in findings])
+        )
+    failed = [finding for finding in findings if finding.verdict == "failed"]
+    if failed:
+        raise typer.Exit(EXIT_USAGE if failed[0].check == "configuration" else EXIT_FAILED)
+
+
+def _row(finding: Finding) -> list[str]:
+    mark, name = _MARKS[finding.verdict]
+    return [finding.check, colour(mark, name), finding.detail, finding.remedy]

@@ -1,0 +1,57 @@
+"""The settings' reference for people, written from the schema."""
+
+import json
+from typing import Any
+
+from citadel_llm.config.schema import Settings
+
+_WORDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false"}
+
+
+def markdown() -> str:
+    """One table for each group of settings, in Markdown."""
+    schema = Settings.model_json_schema()
+    groups = {"Settings": schema, **schema["$defs"]}
+    return "\n\n".join(_group(name, group) for name, group in groups.items() if "properties" in group)
+
+
+def _group(name: str, group: dict[str, Any]) -> str:
+    rows = [_row(key, field, key in group.get("required", ())) for key, field in group["properties"].items()]
+    heading = f"### {name}\n\n{' '.join(group['description'].split())}"
+    return "\n".join([heading, "", "| setting | type | default | meaning |", "|---|---|---|---|", *rows])
+
+
+def _row(key: str, field: dict[str, Any], required: bool) -> str:
+    default = "required" if required else f"`{json.dumps(field.get('default'))}`"
+    if "default" in field and isinstance(field["default"], dict) and "$ref" in json.dumps(field):
+        default = ""
+    meaning = " ".join(field.get("description", "").split())
+    return f"| `{key}` | {_type(field)} | {default} | {meaning} |".replace("|  |", "| |")
+
+
+def _type(field: dict[str, Any]) -> str:
+    several = field.get("anyOf") or field.get("oneOf")
+    if several:
+        return " or ".join(dict.fromkeys(_type(each) for each in several if each.get("type") != "null"))
+    if "$ref" in field:
+        name = field["$ref"].rsplit("/", 1)[-1]
+        return f"[{name}](#{name.lower()})"
+    if "enum" in field or "const" in field:
+        return ", ".join(f"`{value}`" for value in field.get("enum") or [field["const"]])
+    match field["type"]:
+        case "array":
+            return f"list of {_type(field['items'])}"
+        case "object":
+            return f"mapping to {_type(field['additionalProperties'])}"
+    return _WORDS[field["type"]] + _limits(field)
+
+
+def _limits(field: dict[str, Any]) -> str:
+    words = {
+        "minimum": "at least",
+        "maximum": "at most",
+        "exclusiveMinimum": "above",
+        "maxLength": "length up to",
+    }
+    limits = [f"{word} {field[key]:g}" for key, word in words.items() if key in field]
+    return f", {', '.join(limits)}" if limits else ""
