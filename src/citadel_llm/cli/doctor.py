@@ -47,14 +47,18 @@ def doctor(as_json: JsonOption = False) -> None:
     if as_json:
         print_json([finding.as_json() for finding in findings])
     else:
-        typer.echo(
-            table(["CHECK", "VERDICT", "WHAT WAS SEEN", "WHAT TO DO"], [_row(each) for each in findings])
-        )
+        typer.echo(write(findings))
     failed = [finding for finding in findings if finding.verdict == "failed"]
     if failed:
         raise typer.Exit(EXIT_USAGE if failed[0].check == "configuration" else EXIT_FAILED)
 
 
-def _row(finding: Finding) -> list[str]:
-    mark, name = _MARKS[finding.verdict]
-    return [finding.check, colour(mark, name), finding.detail, finding.remedy]
+def write(findings: list[Finding]) -> str:
+    """The findings as a table, and below it what to do about those that are not well."""
+    rows = []
+    for finding in findings:
+        mark, name = _MARKS[finding.verdict]
+        rows.append([finding.check, colour(mark, name), " ".join(finding.detail.split())])
+    text = table(["CHECK", "VERDICT", "WHAT WAS SEEN"], rows)
+    remedies = [f"  {each.check}: {each.remedy}" for each in findings if each.remedy]
+    return "\n".join([text, "", colour("What to do:", "bold"), *remedies]) if remedies else text
