@@ -117,5 +117,6 @@ def lab(tmp_path_factory: pytest.TempPathFactory, forwarding_before: str) -> Ite
 @pytest.fixture
 def both(lab: OwnLab) -> OwnLab:
     """The lab with both hosts up, whatever the test before has left."""
-    lab("up", ONE, TWO)
+    if not all(lab.nspawn_of(host) for host in (ONE, TWO)):
+        lab("up", ONE, TWO)
     return lab

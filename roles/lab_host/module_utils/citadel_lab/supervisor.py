@@ -7,6 +7,9 @@ from typing import Protocol
 from . import cgroups
 from .system import run, succeeds
 
+# How systemd-nspawn ends when its machine reboots and --keep-unit leaves the rest to its supervisor.
+_REBOOT = 133
+
 
 class Supervisor(Protocol):
     """Starts a machine's process so that it outlives this one, and ends all that is left of it."""
@@ -61,15 +64,19 @@ class Unit:
 class Detached:
     """A process in a session and in cgroups of its own."""
 
-    # Joins the cgroups named before the `--`, then becomes the command after it.
-    _JOIN = 'while [ "$1" != -- ]; do echo $$ >"$1/cgroup.procs"; shift; done; shift; exec "$@"'
+    # Joins the cgroups named before the `--`; then runs the command after it, again after each reboot.
+    _RUN = f"""
+        while [ "$1" != -- ]; do echo $$ >"$1/cgroup.procs"; shift; done
+        shift
+        while :; do "$@"; [ $? = {_REBOOT} ] || exit; done
+    """
 
     def start(self, name: str, command: list[str], log: Path, memory: int, cpus: float) -> None:
         """See `Supervisor`."""
         groups = [str(group) for group in cgroups.create(name, memory, cpus)]
         with log.open("ab") as output:
             subprocess.Popen(  # noqa: S603 - no shell reads the words
-                ["/bin/sh", "-c", self._JOIN, "sh", *groups, "--", *command],
+                ["/bin/sh", "-c", self._RUN, "sh", *groups, "--", *command],
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=output,
