@@ -50,7 +50,7 @@ class PlainDisplay:
 
     def stage_began(self, stage: Stage) -> None:
         """See `Display`."""
-        self._console.print(Text(f"           {stage.words} ..."))
+        self._console.print(Text(f"           {stage.words} ..."), soft_wrap=True)
 
     def task_began(self, name: str) -> None:
         """Tasks are too many for a log that has the playbook's own beside it."""
@@ -58,7 +58,7 @@ class PlainDisplay:
     def stage_ended(self, stage: Stage, *, failed: bool) -> None:
         """See `Display`."""
         mark = "FAILED" if failed else "done"
-        self._console.print(Text(f"{stage.seconds:7.1f} s  {stage.words}: {mark}"))
+        self._console.print(Text(f"{stage.seconds:7.1f} s  {stage.words}: {mark}"), soft_wrap=True)
 
 
 class LiveDisplay:
