@@ -72,7 +72,7 @@ class _Answer:
 
     def note(self, scope: Scope) -> None:
         call, duration = self._call, time.perf_counter() - self._began
-        call.route = call.route or getattr(scope.get("route"), "path", "")
+        call.route = call.route or getattr(scope.get("route"), "path_format", "")
         # Without a status the server answers by itself, with 500.
         status = CLIENT_GONE_STATUS if call.error == "client_gone" else call.status or 500
         state_of(scope)["metrics"].count(call, status=status, first_byte=self._first_byte, duration=duration)

@@ -27,13 +27,13 @@ def open_database(url: str) -> Engine:
         if parsed.database and parsed.database != ":memory:":
             _create_private_file(Path(parsed.database))
         engine = create_engine(parsed, connect_args={"timeout": _BUSY_SECONDS})
+    except (ModuleNotFoundError, NoSuchModuleError) as error:
+        raise StoreUnavailableError(f"the database's driver is not installed ({error})") from None
     except ArgumentError:
         # The URL may hold a password: name no part of it.
         raise StoreUnavailableError(
             "the database's URL cannot be understood: expected sqlite:////path/file"
         ) from None
-    except (ModuleNotFoundError, NoSuchModuleError) as error:
-        raise StoreUnavailableError(f"the database's driver is not installed ({error})") from None
     event.listen(engine, "connect", _set_up_sqlite)
     return engine
 

@@ -95,16 +95,15 @@ class KeyStore:
             hash=hash_key(plaintext),
             created_at=datetime.now(UTC),
         )
-        with self._transaction() as connection:
-            try:
+        try:
+            with self._transaction() as connection:
                 connection.execute(insert(api_keys).values(**vars(record)))
-            except IntegrityError:
-                # The index decides, not a look beforehand: two makers cannot both win.
-                connection.rollback()
-                taken = self._live_by_name(connection, name)
-                if taken is None:
-                    raise
-                raise NameTakenError(name, taken.id) from None
+        except IntegrityError:
+            # The index decides, not a look beforehand: two makers cannot both win.
+            taken = self.find_live(name)
+            if taken is None:
+                raise StoreUnavailableError("the key could not be kept: try again") from None
+            raise NameTakenError(name, taken.id) from None
         return record, plaintext
 
     def list(self, *, revoked: bool = True) -> tuple[KeyRecord, ...]:
@@ -124,8 +123,10 @@ class KeyStore:
 
     def find_live(self, name: str) -> KeyRecord | None:
         """The live key with this name, if there is one."""
+        query = select(api_keys).where(api_keys.c.name == name, api_keys.c.revoked_at.is_(None))
         with self._transaction() as connection:
-            return self._live_by_name(connection, name)
+            row = connection.execute(query).one_or_none()
+        return _record(row) if row else None
 
     def revoke(self, key_id: str) -> KeyRecord:
         """Revoke a key for good. Revoking it again changes nothing.
@@ -153,7 +154,11 @@ class KeyStore:
         with self._opening:
             if self._engine is None:
                 engine = open_database(self._url)
-                create_tables(engine)
+                try:
+                    create_tables(engine)
+                except SQLAlchemyError:
+                    engine.dispose()
+                    raise
                 self._engine = engine
             return self._engine
 
@@ -162,17 +167,13 @@ class KeyStore:
         try:
             with self._open().begin() as connection:
                 yield connection
+        except IntegrityError:
+            raise
         except DBAPIError as error:
             # The driver's own words: SQLAlchemy's would add the statement and its parameters.
             raise StoreUnavailableError(f"the database cannot be used: {error.orig}") from None
         except SQLAlchemyError as error:
             raise StoreUnavailableError(f"the database cannot be used: {type(error).__name__}") from None
-
-    @staticmethod
-    def _live_by_name(connection: Connection, name: str) -> KeyRecord | None:
-        query = select(api_keys).where(api_keys.c.name == name, api_keys.c.revoked_at.is_(None))
-        row = connection.execute(query).one_or_none()
-        return _record(row) if row else None
 
 
 def _record(row: Row[tuple[object, ...]]) -> KeyRecord:

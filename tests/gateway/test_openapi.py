@@ -1,0 +1,116 @@
+"""The description of the API, and the page that shows it."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema  # type: ignore[import-untyped]
+import pytest
+from gateway_site import Site
+from starlette.routing import Route
+
+from citadel_llm.gateway.app import create_app
+from citadel_llm.gateway.docs import _HEADERS
+
+
+@pytest.fixture
+def api(site: Site) -> dict[str, Any]:
+    document: dict[str, Any] = site.http.get("/openapi.json").json()
+    return document
+
+
+def _references(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if isinstance(node.get("$ref"), str):
+            yield node["$ref"]
+        for value in node.values():
+            yield from _references(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _references(value)
+
+
+def _operations(api: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, item in api["paths"].items():
+        for method, operation in item.items():
+            yield path, method, operation
+
+
+def test_every_route_is_described(site: Site, api: dict[str, Any]) -> None:
+    described = {(path, method.upper()) for path, method, _ in _operations(api)}
+    assert described == {
+        ("/health", "GET"),
+        ("/metrics", "GET"),
+        ("/ready", "GET"),
+        ("/v1/chat/completions", "POST"),
+        ("/v1/completions", "POST"),
+        ("/v1/embeddings", "POST"),
+        ("/v1/models", "GET"),
+        ("/v1/models/{model}", "GET"),
+    }
+    bare = {route.path for route in create_app(site.settings).routes if type(route) is Route}
+    assert bare - {"/openapi.json"} <= {path for path, _ in described}
+
+
+def test_the_description_is_sound(api: dict[str, Any]) -> None:
+    assert api["openapi"].startswith("3.1")
+    names = set()
+    for path, method, operation in _operations(api):
+        where = f"{method} {path}"
+        assert operation["summary"], where
+        assert operation["description"], where
+        assert operation["operationId"] not in names, where
+        names.add(operation["operationId"])
+        assert {tag["name"] for tag in api["tags"]} >= set(operation["tags"]), where
+        assert "422" not in operation["responses"], where
+        secured = path.startswith("/v1/")
+        assert operation.get("security") == ([{"ApiKey": []}] if secured else None), where
+        assert ("401" in operation["responses"]) == secured, where
+        declared = {p["name"] for p in operation.get("parameters", []) if p["in"] == "path"}
+        assert declared == set(re.findall(r"{(\w+)}", path)), where
+    schemas = api["components"]["schemas"]
+    for reference in _references(api):
+        assert reference.removeprefix("#/components/schemas/") in schemas
+    for schema in schemas.values():
+        jsonschema.Draft202012Validator.check_schema(schema)
+    assert api["components"]["securitySchemes"]["ApiKey"]["scheme"] == "bearer"
+
+
+def test_the_examples_fit_their_schemas(api: dict[str, Any]) -> None:
+    examples = 0
+    for schema in api["components"]["schemas"].values():
+        if "example" in schema:
+            jsonschema.validate(schema["example"], {**schema, "components": api["components"]})
+            examples += 1
+    assert examples == 3
+
+
+def test_real_answers_fit_their_schemas(site: Site, api: dict[str, Any]) -> None:
+    def check(name: str, content: object) -> None:
+        schema = api["components"]["schemas"][name]
+        jsonschema.validate(content, {**schema, "components": api["components"]})
+
+    check("ModelList", site.http.get("/v1/models", headers=site.auth).json())
+    check("Readiness", site.http.get("/ready").json())
+    check("Error", site.http.get("/v1/models").json())
+
+
+def test_the_page_needs_nothing_but_this_server(site: Site) -> None:
+    page = site.http.get("/docs")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert page.headers["content-security-policy"] == _HEADERS["content-security-policy"]
+    needed = re.findall(r'(?:src|href)="(/[^"]*)"', page.text)
+    assert set(needed) == {"/docs/docs.css", "/docs/docs.js", "/openapi.json"}
+    for path in needed:
+        assert site.http.get(path).status_code == 200
+    assert site.http.get("/docs/docs.js").headers["content-type"] == "text/javascript; charset=utf-8"
+    for path in ("/docs", "/docs/docs.js", "/docs/docs.css"):
+        text = site.http.get(path).text
+        assert "://" not in text.replace("${", ""), "nothing from another server"
+
+
+def test_the_page_can_be_left_out(make_site: Any) -> None:
+    site = make_site(docs=False)
+    for path in ("/docs", "/docs/docs.js", "/openapi.json"):
+        assert site.http.get(path).json()["error"]["code"] == "unknown_url"
+    assert site.openai().models.list().data
