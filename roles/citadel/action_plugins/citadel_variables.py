@@ -22,7 +22,7 @@ _SECRET_WORDS = ("password", "passwd", "secret", "token", "api_key")
 _LONGEST_VALUE = 80
 _HIGHEST_PORT = 65535
 # How alike a name must be to a known one to be taken for it misspelt: less when it carries a role's prefix.
-_ALIKE_IN_ROLE = 0.6
+_ALIKE_IN_ROLE = 0.75
 _ALIKE = 0.9
 
 _EXPECTED = {
@@ -181,7 +181,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
 
 def _example(spec: Spec) -> str:
     default = spec.get("default")
-    return f", such as {default} (the default)" if default not in (None, "", [], {}) else ""
+    return f", such as {show('', default)} (the default)" if default not in (None, "", [], {}) else ""
 
 
 def report(faults: Iterable[Fault]) -> str:
