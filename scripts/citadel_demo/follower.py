@@ -9,6 +9,10 @@ from .timeline import Timeline
 
 _TAIL = 15  # lines of a command's output that are worth showing
 
+# Ansible checks a role's arguments as the role is entered. Tasks that merely come from another role (the
+# preflight's, an included file, a late handler) are not preceded by that: they belong to the running stage.
+_ENTRANCE = "arg spec 'main'"
+
 Event = Mapping[str, Any]
 
 
@@ -45,8 +49,10 @@ class Follower:
         data = event.get("event_data", {})
         match event.get("event"):
             case "playbook_on_task_start" | "playbook_on_handler_task_start":
-                self._enter(data.get("role", ""))
-                self._display.task_began(data.get("name", ""))
+                role, task = data.get("role", ""), data.get("task", "")
+                if _ENTRANCE in task:
+                    self._enter(role)
+                self._display.task_began(task)
             case "runner_on_failed" if not data.get("ignore_errors"):
                 self.failures.append(_failure(data))
             case "runner_on_unreachable":
@@ -55,8 +61,8 @@ class Follower:
                 self.changed += sum(data.get("changed", {}).values())
 
     def _enter(self, role: str) -> None:
-        # A role that includes tasks of an earlier one, or whose handlers run late, has not gone back.
-        if role and role not in {stage.name for stage in self._timeline.stages}:
+        # A role that others depend on is entered many times, and is a stage once.
+        if role not in {stage.name for stage in self._timeline.stages}:
             self.begin(role)
 
 
