@@ -123,7 +123,7 @@ def test_if_absent_makes_what_is_absent(database: Path) -> None:
 
 
 def test_list(database: Path) -> None:
-    assert "No keys yet" in run("list").stdout
+    assert "no keys yet" in run("list").stdout
     run("create", "--name", "laptop", "--owner", "[red]ada[/red]")
     run("create", "--name", "ci")
     records = json.loads(run("list", "--json").stdout)

@@ -5,7 +5,6 @@ A key is shown once, when it is made: on the terminal, or in a file that only it
 4 the database is not ours to use.
 """
 
-import json
 import os
 import shlex
 import sys
@@ -14,14 +13,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from citadel_llm.config import ConfigError, load
+from citadel_llm.cli.common import (
+    EXIT_FAILED,
+    EXIT_NOT_PERMITTED,
+    EXIT_USAGE,
+    JsonOption,
+    colour,
+    examples,
+    fail,
+    load_settings,
+    print_json,
+    table,
+)
 from citadel_llm.store import (
     InvalidNameError,
     KeyRecord,
@@ -31,15 +38,28 @@ from citadel_llm.store import (
     StoreUnavailableError,
 )
 
-EXIT_FAILED = 1
-EXIT_USAGE = 2
 EXIT_EXISTS = 3
-EXIT_NOT_PERMITTED = 4
 
-app = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="""Make, list and revoke the API keys.
+
+\b
+  citadel keys create --name laptop --owner ada
+  citadel keys list
+  citadel keys revoke ID
+
+The keys belong to the gateway's user: with sudo -u citadel-gateway before the command.
+""",
+)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "citadel keys create --name laptop --owner ada",
+        "citadel keys create --name ci --if-absent --write-to ci.key",
+    )
+)
 def create(
     name: Annotated[str, typer.Option(help="What to call the key; unique among live keys.")],
     owner: Annotated[str, typer.Option(help="Whom to ask about it: a person, a team.")] = "",
@@ -69,16 +89,14 @@ def create(
 
 
 @app.command("list")
-def list_keys(
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
-) -> None:
+def list_keys(as_json: JsonOption = False) -> None:
     """List all keys, the revoked ones too. The keys themselves are not stored and cannot be shown."""
     with _store() as store:
         records = store.list()
     if as_json:
-        typer.echo(json.dumps([_as_json(record) for record in records], indent=2))
+        print_json([_as_json(record) for record in records])
     else:
-        Console().print(_table(records) if records else "No keys yet: citadel keys create --name NAME")
+        typer.echo(_table(records) if records else "no keys yet: citadel keys create --name NAME")
 
 
 @app.command()
@@ -94,22 +112,21 @@ def revoke(
 @contextmanager
 def _store() -> Iterator[KeyStore]:
     """The store that the settings name; whatever it raises becomes a message and an exit code."""
+    settings = load_settings()
     try:
-        store = KeyStore(load().gateway.database_url())
-    except ConfigError as error:
-        _fail(str(error), EXIT_USAGE)
+        store = KeyStore(settings.gateway.database_url())
     except OSError as error:
-        _fail(f"the database's password cannot be read: {error}\n{_as_the_gateway()}", EXIT_NOT_PERMITTED)
+        fail(f"the database's password cannot be read: {error}\n{_as_the_gateway()}", EXIT_NOT_PERMITTED)
     try:
         yield store
     except InvalidNameError as error:
-        _fail(str(error), EXIT_USAGE)
+        fail(str(error), EXIT_USAGE)
     except NameTakenError as error:
-        _fail(str(error), EXIT_EXISTS)
+        fail(str(error), EXIT_EXISTS)
     except StoreUnavailableError as error:
-        _fail(f"{error}\n{_as_the_gateway()}", EXIT_NOT_PERMITTED)
+        fail(f"{error}\n{_as_the_gateway()}", EXIT_NOT_PERMITTED)
     except StoreError as error:
-        _fail(str(error), EXIT_FAILED)
+        fail(str(error), EXIT_FAILED)
     finally:
         store.close()
 
@@ -119,11 +136,6 @@ def _as_the_gateway() -> str:
     return f"The keys belong to the gateway's user. Try: sudo -u citadel-gateway {command}"
 
 
-def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(message, err=True)
-    raise typer.Exit(code)
-
-
 def _create_in_file(store: KeyStore, name: str, owner: str, path: Path) -> KeyRecord:
     """Make a key and write it to a new file, whole or not at all.
 
@@ -131,11 +143,11 @@ def _create_in_file(store: KeyStore, name: str, owner: str, path: Path) -> KeyRe
     that could not be kept is revoked again, for nobody could ever use it.
     """
     if os.path.lexists(path):
-        _fail(f"{path} exists already: name another file, or move it away", EXIT_EXISTS)
+        fail(f"{path} exists already: name another file, or move it away", EXIT_EXISTS)
     try:
         descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # O_EXCL, 0600
     except OSError as error:
-        _fail(f"{path.parent}: cannot write there: {error.strerror}", EXIT_NOT_PERMITTED)
+        fail(f"{path.parent}: cannot write there: {error.strerror}", EXIT_NOT_PERMITTED)
     try:
         with os.fdopen(descriptor, "w") as file:
             record, plaintext = store.create(name, owner)
@@ -146,7 +158,7 @@ def _create_in_file(store: KeyStore, name: str, owner: str, path: Path) -> KeyRe
                 os.link(draft, path, follow_symlinks=False)
             except OSError as error:
                 store.revoke(record.id)
-                _fail(f"{path}: cannot write: {error.strerror}; no key was made", EXIT_FAILED)
+                fail(f"{path}: cannot write: {error.strerror}; no key was made", EXIT_FAILED)
     finally:
         with suppress(FileNotFoundError):
             Path(draft).unlink()
@@ -164,14 +176,15 @@ def _as_json(record: KeyRecord) -> dict[str, str | None]:
     }
 
 
-def _table(records: tuple[KeyRecord, ...]) -> Table:
-    table = Table("id", "name", "owner", "begins", "created", "state", box=None, pad_edge=False)
+def _table(records: tuple[KeyRecord, ...]) -> str:
+    rows = []
     for record in records:
-        state = f"revoked {_moment(record.revoked_at)}" if record.revoked_at else "live"
-        created = _moment(record.created_at)
-        table.add_row(record.id, record.name, Text(record.owner), f"{record.prefix}…", created, state)
-    return table
+        live = record.revoked_at is None
+        state = colour("live", "green") if live else colour(f"revoked {_moment(record.revoked_at)}", "dim")
+        begins, made = f"{record.prefix}…", _moment(record.created_at)
+        rows.append([record.id, record.name, record.owner, begins, made, state])
+    return table(["ID", "NAME", "OWNER", "BEGINS", "MADE", "STATE"], rows)
 
 
-def _moment(value: datetime) -> str:
-    return f"{value:%Y-%m-%d %H:%M} UTC"
+def _moment(value: datetime | None) -> str:
+    return f"{value:%Y-%m-%d %H:%M} UTC" if value else ""

@@ -38,6 +38,7 @@ class _Operation:
     description: str
     request: type[BaseModel]
     answer: type[BaseModel]
+    example: dict[str, Any]
     streams: bool
 
 
@@ -48,6 +49,12 @@ _OPERATIONS = {
         "The model's answer to the messages, whole or as a stream of events.",
         schemas.ChatCompletionRequest,
         schemas.ChatCompletion,
+        {
+            "model": "smollm2-135m-instruct",
+            "messages": [{"role": "user", "content": "What is the opposite of hot?"}],
+            "max_tokens": 32,
+            "temperature": 0,
+        },
         streams=True,
     ),
     "/v1/completions": _Operation(
@@ -56,6 +63,12 @@ _OPERATIONS = {
         "The text that follows the prompt, whole or as a stream of events.",
         schemas.CompletionRequest,
         schemas.Completion,
+        {
+            "model": "smollm2-135m-instruct",
+            "prompt": "The capital of France is",
+            "max_tokens": 8,
+            "temperature": 0,
+        },
         streams=True,
     ),
     "/v1/embeddings": _Operation(
@@ -64,6 +77,7 @@ _OPERATIONS = {
         "One vector for each text, for search and comparison.",
         schemas.EmbeddingRequest,
         schemas.EmbeddingList,
+        {"model": "all-minilm-l6-v2", "input": ["hot", "cold"]},
         streams=False,
     ),
 }
@@ -135,7 +149,9 @@ def _describe_operation(operation: _Operation) -> dict[str, Any]:
         ],
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": _ref(operation.request)}},
+            "content": {
+                "application/json": {"schema": _ref(operation.request), "example": operation.example}
+            },
         },
         "responses": {
             "200": {"description": "The engine's answer, as it came.", "content": content},

@@ -8,7 +8,6 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 _MODEL = Field(description="A name or an alias from GET /v1/models.")
-_MODEL_NAME = "smollm2-135m-instruct"
 _STREAM = Field(False, description="Send the answer as server-sent events while it is written.")
 
 
@@ -41,16 +40,6 @@ class ChatMessage(_Open):
 class ChatCompletionRequest(_Open):
     """A conversation to continue. Any other parameter of OpenAI's or vLLM's passes to the engine."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "model": _MODEL_NAME,
-                "messages": [{"role": "user", "content": "What is the opposite of hot?"}],
-                "max_tokens": 32,
-                "temperature": 0,
-            }
-        }
-    )
     model: str = _MODEL
     messages: list[ChatMessage]
     max_tokens: int | None = Field(None, description="At most so many tokens of answer.")
@@ -64,16 +53,6 @@ class ChatCompletionRequest(_Open):
 class CompletionRequest(_Open):
     """A text to continue. Any other parameter of OpenAI's or vLLM's passes to the engine."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "model": _MODEL_NAME,
-                "prompt": "The capital of France is",
-                "max_tokens": 8,
-                "temperature": 0,
-            }
-        }
-    )
     model: str = _MODEL
     prompt: str | list[str] | list[int] | list[list[int]]
     max_tokens: int | None = Field(None, description="At most so many tokens of answer.")
@@ -84,9 +63,6 @@ class CompletionRequest(_Open):
 class EmbeddingRequest(_Open):
     """Texts to turn into vectors; wants a model whose task is `embed`."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"example": {"model": "all-minilm-l6-v2", "input": ["hot", "cold"]}}
-    )
     model: str = _MODEL
     input: str | list[str] | list[int] | list[list[int]]
     encoding_format: Literal["float", "base64"] = "float"

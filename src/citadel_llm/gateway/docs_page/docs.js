@@ -9,6 +9,12 @@ function element(tag, text, ...children) {
   return node;
 }
 
+// Text in which `code` stands between backticks.
+function prose(tag, text) {
+  const parts = (text || "").split("`");
+  return element(tag, "", ...parts.map((part, index) => (index % 2 ? element("code", part) : part)));
+}
+
 // The API's description.
 
 const resolve = (api, schema) =>
@@ -26,7 +32,7 @@ function typeOf(api, schema) {
 function table(titles, rows) {
   const head = element("tr", "", ...titles.map((title) => element("th", title)));
   const body = rows.map((cells) =>
-    element("tr", "", ...cells.map((cell) => element("td", "", cell))));
+    element("tr", "", ...cells.map((cell) => (typeof cell === "string" ? prose("td", cell) : element("td", "", cell)))));
   return element("table", "", head, ...body);
 }
 
@@ -42,7 +48,7 @@ function fields(api, schema) {
 function curlFor(method, path, operation, example) {
   const lines = [`curl ${location.origin}${path.replace(/\{.*\}/, "MODEL")}`];
   if (operation.security) lines.push(`-H "Authorization: Bearer $CITADEL_KEY"`);
-  if (example) lines.push(`-H "Content-Type: application/json"`, `-d '${JSON.stringify(example)}'`);
+  if (example) lines.push(`-H "Content-Type: application/json"`, `-d '${JSON.stringify(example, null, 2)}'`);
   return lines.join(" \\\n  ");
 }
 
@@ -51,12 +57,12 @@ function showOperation(api, method, path, operation) {
   const request = json && resolve(api, json.schema);
   const body = element("div", "");
   body.className = "body";
-  body.append(element("p", operation.description || ""));
+  body.append(prose("p", operation.description));
   if (request) {
     body.append(element("h4", "Request"), fields(api, request));
-    if (request.additionalProperties) body.append(element("p", request.description));
+    if (request.additionalProperties) body.append(prose("p", request.description));
   }
-  body.append(element("pre", "", element("code", curlFor(method, path, operation, request?.example))));
+  body.append(element("pre", "", element("code", curlFor(method, path, operation, json?.example))));
   body.append(element("h4", "Answers"), table(["status", ""],
     Object.entries(operation.responses).map(([status, answer]) => [element("code", status), answer.description])));
   return element("details", "",
@@ -67,9 +73,9 @@ function showOperation(api, method, path, operation) {
 async function showApi() {
   const api = await (await fetch("/openapi.json")).json();
   $("version").textContent = api.info.version;
-  $("description").textContent = api.info.description;
+  $("description").replaceWith(prose("p", api.info.description));
   for (const tag of api.tags) {
-    $("operations").append(element("h2", tag.name), element("p", tag.description));
+    $("operations").append(element("h2", tag.name), prose("p", tag.description));
     for (const [path, item] of Object.entries(api.paths))
       for (const [method, operation] of Object.entries(item))
         if ((operation.tags || []).includes(tag.name))
@@ -89,7 +95,8 @@ print(answer.choices[0].message.content)`;
   $("curl").textContent = `curl ${location.origin}/v1/chat/completions \\
   -H "Authorization: Bearer $CITADEL_KEY" \\
   -H "Content-Type: application/json" \\
-  -d '{"model": "${model}", "messages": [{"role": "user", "content": "What is the opposite of hot?"}]}'`;
+  -d '{"model": "${model}",
+       "messages": [{"role": "user", "content": "What is the opposite of hot?"}]}'`;
 }
 
 // Trying a model.
