@@ -188,7 +188,7 @@ def test_who_may_not_read_the_keys_is_told_whom_to_ask(database: Path, tmp_path:
         "from citadel_llm.cli.keys import app; app(['list'])"
     )
     # Already imported by root: a user without rights may not even read the interpreter's packages.
-    setup = "import sqlalchemy.dialects.sqlite, citadel_llm.cli.keys;"
+    setup = "import sqlalchemy.dialects.sqlite, citadel_llm.cli.keys, citadel_llm.config;"
     result = subprocess.run([sys.executable, "-c", setup + code], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (4, "")
     assert "sudo -u citadel-gateway citadel keys list" in result.stderr
