@@ -4,9 +4,11 @@ import json
 import os
 import pwd
 import re
+import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,11 @@ KEY = re.compile(r"ck-[A-Za-z0-9_-]{43}")
 
 @pytest.fixture
 def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder, database = tmp_path / "config", tmp_path / "data" / "citadel.db"
+    return make_site(tmp_path, monkeypatch)
+
+
+def make_site(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder, database = root / "config", root / "data" / "citadel.db"
     (folder / "global").mkdir(parents=True)
     database.parent.mkdir()
     settings = {"environment": "development", "gateway": {"database": f"sqlite:///{database}"}}
@@ -177,18 +183,26 @@ def test_roots_key_leaves_the_database_to_the_service(database: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as others")
-def test_who_may_not_read_the_keys_is_told_whom_to_ask(database: Path, tmp_path: Path) -> None:
-    run("create", "--name", "first")
-    tmp_path.parent.chmod(0o755)
-    tmp_path.chmod(0o755)
+def test_who_may_not_read_the_keys_is_told_whom_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Not in pytest's folder, into which others cannot even look.
+    root = Path(tempfile.mkdtemp())
+    root.chmod(0o755)
+    database = make_site(root, monkeypatch)
     database.parent.chmod(0o700)
-    code = (
-        "import os, sys; os.setgroups([]); os.setgid(65534); os.setuid(65534);"
-        "sys.argv[1:] = ['keys', 'list'];"
-        "from citadel_llm.cli.keys import app; app(['list'])"
-    )
-    # Already imported by root: a user without rights may not even read the interpreter's packages.
-    setup = "import sqlalchemy.dialects.sqlite, citadel_llm.cli.keys, citadel_llm.config;"
-    result = subprocess.run([sys.executable, "-c", setup + code], capture_output=True, text=True, check=False)
-    assert (result.returncode, result.stdout) == (4, "")
+    run("create", "--name", "first")
+    # The first call, as root, only imports: the other user may not be able to read these packages.
+    code = """
+import contextlib, io, os, sys
+from citadel_llm.cli.keys import app
+sys.argv[1:] = ["keys", "list"]
+with contextlib.redirect_stdout(io.StringIO()):
+    app(["list"], standalone_mode=False)
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+app(["list"])
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    shutil.rmtree(root)
+    assert (result.returncode, result.stdout) == (4, ""), result.stderr
     assert "sudo -u citadel-gateway citadel keys list" in result.stderr
