@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 # struct sockaddr_un holds 108 bytes, the closing zero among them.
 _SOCKET_PATH_LIMIT = 107
@@ -39,6 +39,18 @@ _OWN_ARGUMENTS = frozenset(
 Port = Annotated[int, Field(ge=1, le=65535)]
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
 Seconds = Annotated[float, Field(gt=0)]
+
+
+def _read_network(value: object) -> object:
+    try:
+        return ipaddress.ip_network(str(value))
+    except ValueError as error:
+        message = f"must be a network such as 10.0.0.0/8, not {value!r} ({error})"
+        raise ValueError(message) from None
+
+
+# Read before pydantic tries both kinds and tells of two mistakes where there is one.
+Network = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, BeforeValidator(_read_network)]
 
 
 class MisfitError(ValueError):
@@ -109,7 +121,7 @@ class Gateway(_Part):
     """How long an engine may send nothing in the middle of a request."""
     drain_timeout_seconds: Seconds = 60.0
     """How long requests in flight may take to finish when the gateway stops."""
-    metrics_allow: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = (
+    metrics_allow: tuple[Network, ...] = (
         ipaddress.IPv4Network("127.0.0.0/8"),
         ipaddress.IPv6Network("::1/128"),
     )

@@ -23,14 +23,11 @@ class ProcessGroup:
     """A running program with all its descendants. Make one with `start`."""
 
     def __init__(
-        self,
-        keeper: asyncio.subprocess.Process,
-        main: asyncio.subprocess.Process,
-        on_line: Callable[[str], None],
+        self, keeper: asyncio.subprocess.Process, main: asyncio.subprocess.Process, reader: asyncio.Task[None]
     ) -> None:
         self._keeper = keeper
         self._main = main
-        self._reader = asyncio.create_task(self._read(on_line))
+        self._reader = reader
 
     @classmethod
     async def start(
@@ -49,13 +46,17 @@ class ProcessGroup:
         keeper = await asyncio.create_subprocess_exec(
             *_KEEPER, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, process_group=0
         )
+        # A pipe of our own: of one that asyncio makes, it waits for the end before it tells that the process
+        # has ended, and the process's children may hold it open for ever.
+        read_end, write_end = os.pipe()
+        reader = asyncio.create_task(_read(read_end, on_line))
         try:
             main = await asyncio.create_subprocess_exec(
                 *command,
                 env=environment,
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
+                stdout=write_end,
+                stderr=write_end,
                 process_group=keeper.pid,
                 umask=0o007,
             )
@@ -63,7 +64,9 @@ class ProcessGroup:
             keeper.kill()
             await keeper.wait()
             raise
-        return cls(keeper, main, on_line)
+        finally:
+            os.close(write_end)
+        return cls(keeper, main, reader)
 
     @property
     def pid(self) -> int:
@@ -94,17 +97,24 @@ class ProcessGroup:
         await asyncio.wait([self._reader], timeout=1.0)
         self._reader.cancel()
 
-    async def _read(self, on_line: Callable[[str], None]) -> None:
-        if self._main.stdout is None:
-            return
-        rest = b""
-        while chunk := await self._main.stdout.read(65536):
+
+async def _read(descriptor: int, on_line: Callable[[str], None]) -> None:
+    """Hand over each line that comes from a pipe, until its end; then close it."""
+    loop = asyncio.get_running_loop()
+    stream = asyncio.StreamReader()
+    pipe = os.fdopen(descriptor, "rb", buffering=0)
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), pipe)
+    rest = b""
+    try:
+        while chunk := await stream.read(65536):
             *lines, rest = _LINE_END.split(rest + chunk)
             if len(rest) > _LONGEST_LINE:
                 lines, rest = [*lines, rest], b""
             for line in lines:
                 _hand_over(line, on_line)
         _hand_over(rest, on_line)
+    finally:
+        transport.close()
 
 
 def _hand_over(line: bytes, on_line: Callable[[str], None]) -> None:

@@ -1,0 +1,6 @@
+"""What the fixture `write_layers` gives."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+WriteLayers = Callable[..., Path]

@@ -1,0 +1,153 @@
+from pathlib import Path
+
+import pytest
+from layer_files import WriteLayers
+
+from citadel_llm.config import ConfigError, Settings, load
+from citadel_llm.config.reference import markdown
+from citadel_llm.config.schema import Gateway, SecretReference
+
+DOCS = Path(__file__).parents[2] / "docs"
+BASE = "environment: staging\nengine: {build: cpu}\n"
+MODEL = "models: [{name: a, source: {kind: folder, path: /x}, %s}]"
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "message"),
+    [
+        ("gatway: {}", "gatway", "there is no such setting; did you mean 'gateway'?"),
+        ("gateway: {prot: 1}", "gateway.prot", "there is no such setting; did you mean 'port'?"),
+        ("gateway: {zzz: 1}", "gateway.zzz", "there is no such setting; there are: address, connect_timeout"),
+        ("gateway: {port: 70000}", "gateway.port", "must be less than or equal to 65535, not 70000"),
+        ("gateway: {port: http}", "gateway.port", "must be a valid integer"),
+        ("gateway: {address: localhost}", "gateway.address", "must be an IP address such as 0.0.0.0"),
+        ("gateway: {metrics_allow: [10.0.0.1/8]}", "gateway.metrics_allow[0]", "has host bits set"),
+        ("gateway: {database: citadel.db}", "gateway.database", "must be a URL such as sqlite:"),
+        (
+            "logging: {level: loud}",
+            "logging.level",
+            "must be 'debug', 'info', 'warning' or 'error', not 'loud'",
+        ),
+        (
+            MODEL % "engine: {max_modellen: 1}",
+            "models[0].engine.max_modellen",
+            "did you mean 'max_model_len'?",
+        ),
+        (MODEL % "engine: {gpus: [0]}", "models[0].engine.gpus", "must be [] where engine.build is cpu"),
+        (MODEL % "engine: {gpus: [1, 1]}", "models[0].engine.gpus", "must name each GPU once"),
+        (
+            MODEL % "engine: {extra_args: [--api-key=x]}",
+            "models[0].engine.extra_args",
+            "must not hold --api-key",
+        ),
+        (MODEL % "aliases: [a]", "models[0].aliases", "'a' is already a name of a"),
+        (
+            "models: [{name: a/b, source: {kind: folder, path: /x}}]",
+            "models[0].name",
+            "must match ^[A-Za-z0-9]",
+        ),
+        (
+            "models: [{name: a, source: {kind: disk}}]",
+            "models[0].source.kind",
+            "must be one of 'package', 'fold",
+        ),
+        ("models: [{name: a, source: {path: /x}}]", "models[0].source.kind", "must be set"),
+        ("models: [{name: a, source: {kind: folder}}]", "models[0].source.path", "must be set"),
+        (
+            "models: [{name: a, source: {kind: package, package: p, version: '1', path: x, sha256: 1f}}]",
+            "models[0].source.sha256",
+            "must match",
+        ),
+        (
+            "run_dir: /%s\n" % ("r" * 100) + MODEL % "aliases: []",
+            "models[0].name",
+            "is longer than 107 bytes",
+        ),
+    ],
+)
+def test_mistakes_are_named_with_what_would_do(
+    write_layers: WriteLayers, text: str, key: str, message: str
+) -> None:
+    folder = write_layers(**{"global/a": BASE, "services/b": text})
+    with pytest.raises(ConfigError) as caught:
+        load(folder)
+    (problem,) = caught.value.problems
+    assert problem.key == key
+    assert problem.where.startswith(f"{folder}/services/b.yml:")
+    assert message in str(problem)
+
+
+def test_all_problems_are_told_at_once(write_layers: WriteLayers) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(write_layers(**{"global/a": "gateway: {prot: 1, port: x}"}))
+    assert [problem.key for problem in caught.value.problems] == [
+        "environment",
+        "gateway.port",
+        "gateway.prot",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("engine", "passes"),
+    [
+        ("gpus: [0]", True),
+        ("gpus: [0, 1], tensor_parallel_size: 2", True),
+        ("gpus: [0, 1], pipeline_parallel_size: 2", True),
+        ("gpus: []", False),
+        ("gpus: [0, 1]", False),
+        ("gpus: [0], tensor_parallel_size: 2", False),
+    ],
+)
+def test_gpus_match_what_the_model_is_split_over(
+    write_layers: WriteLayers, engine: str, passes: bool
+) -> None:
+    folder = write_layers(
+        **{"global/a": "environment: staging", "services/b": MODEL % f"engine: {{{engine}}}"}
+    )
+    if passes:
+        assert load(folder)
+        return
+    with pytest.raises(ConfigError, match=r"models\[0\].engine.gpus: must name \d GPU"):
+        load(folder)
+
+
+def test_no_message_shows_a_password(write_layers: WriteLayers) -> None:
+    folder = write_layers(
+        **{
+            "global/a": BASE,
+            "services/b": "gateway: {database: 'postgresql://u:hunter2@db/c', database_password: hunter2}",
+        }
+    )
+    with pytest.raises(ConfigError) as caught:
+        load(folder)
+    assert len(caught.value.problems) == 2
+    assert "hunter2" not in str(caught.value)
+
+
+def test_the_password_is_put_into_the_url_for_the_driver_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "db").write_text("p@ss/word\n")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    gateway = Gateway(
+        database="postgresql://citadel@db:5432/citadel", database_password=SecretReference(credential="db")
+    )
+    assert gateway.database_url() == "postgresql://citadel:p%40ss%2Fword@db:5432/citadel"
+    assert "p@ss" not in repr(gateway)
+
+
+def test_a_secret_has_one_place() -> None:
+    with pytest.raises(ValueError, match="either a credential or a file"):
+        SecretReference(credential="a", file=Path("/b"))
+
+
+def test_every_setting_says_what_it_is() -> None:
+    for name, group in Settings.model_json_schema()["$defs"].items():
+        for key, field in group["properties"].items():
+            if key != "kind":
+                assert field.get("description"), f"{name}.{key} has no description"
+
+
+def test_the_reference_in_the_docs_is_of_this_schema() -> None:
+    text = (DOCS / "configuration.md").read_text()
+    assert markdown() in text, "run: citadel config schema --format markdown, and put it into the page"

@@ -1,0 +1,83 @@
+import pytest
+
+from citadel_llm.config import Settings
+from citadel_llm.services.engine.command import arguments, environment
+
+SOURCE = {"kind": "folder", "path": "/x"}
+
+
+def settings(build: str, task: str = "generate", **engine: object) -> Settings:
+    model = {"name": "m", "aliases": ["small"], "source": SOURCE, "task": task, "engine": engine}
+    return Settings.model_validate(
+        {"environment": "staging", "models_root": "/models", "engine": {"build": build}, "models": [model]}
+    )
+
+
+def line(build: str, task: str = "generate", **engine: object) -> str:
+    host = settings(build, task, **engine)
+    return " ".join(arguments(host, host.models[0]))
+
+
+def test_a_model_on_the_cpu() -> None:
+    assert line("cpu", max_model_len=2048, enforce_eager=True, drain_timeout=30) == (
+        "/opt/citadel/envs/engine/bin/python -m vllm.entrypoints.openai.api_server "
+        "--uds /run/citadel/engines/m.sock --model /models/m --served-model-name m small --dtype auto "
+        "--tensor-parallel-size 1 --pipeline-parallel-size 1 --shutdown-timeout 30 "
+        "--enable-server-load-tracking --disable-uvicorn-access-log --max-model-len 2048 --enforce-eager"
+    )
+
+
+@pytest.mark.parametrize(
+    ("engine", "expected"),
+    [
+        ({"gpus": [1]}, "--gpu-memory-utilization 0.92"),
+        ({"gpus": [0, 1], "tensor_parallel_size": 2}, "--tensor-parallel-size 2"),
+        ({"gpus": [0, 1], "pipeline_parallel_size": 2}, "--pipeline-parallel-size 2"),
+        ({"gpus": [0], "kv_cache_gib": 3}, "--kv-cache-memory-bytes 3221225472"),
+        ({"gpus": [0], "quantization": "awq"}, "--quantization awq"),
+        ({"gpus": [0], "extra_args": ["--max-num-seqs", "8"]}, "--max-num-seqs 8"),
+        ({"gpus": [0], "task": "embed"}, "--runner pooling"),
+    ],
+)
+def test_options_reach_the_command_line(engine: dict[str, object], expected: str) -> None:
+    assert expected in line("cuda", **engine)
+
+
+def test_requests_are_not_logged() -> None:
+    assert "--enable-log-requests" not in line("cpu")
+
+
+def test_gpus_are_chosen_by_their_place_on_the_bus() -> None:
+    host = settings("cuda", gpus=[1, 3], tensor_parallel_size=2)
+    chosen = environment(host, host.models[0], {})
+    assert chosen["CUDA_VISIBLE_DEVICES"] == "1,3"
+    assert chosen["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    assert "VLLM_CPU_KVCACHE_SPACE" not in chosen
+
+
+@pytest.mark.parametrize(("gib", "expected"), [(None, "1"), (4, "4")])
+def test_the_cpu_s_cache_is_always_limited(gib: int | None, expected: str) -> None:
+    host = settings("cpu", kv_cache_gib=gib)
+    assert environment(host, host.models[0], {})["VLLM_CPU_KVCACHE_SPACE"] == expected
+
+
+def test_the_supervisor_s_own_environment_stays_with_it() -> None:
+    host = settings("cpu")
+    given = {
+        "NOTIFY_SOCKET": "/n",
+        "CREDENTIALS_DIRECTORY": "/c",
+        "CITADEL_CONFIG": "/f",
+        "LD_PRELOAD": "/l.so",
+    }
+    passed = environment(host, host.models[0], given)
+    assert passed["LD_PRELOAD"] == "/l.so"
+    assert not {"NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY", "CITADEL_CONFIG"} & set(passed)
+
+
+def test_nothing_is_told_outside_and_everything_is_kept_in_the_cache() -> None:
+    host = settings("cpu")
+    passed = environment(host, host.models[0], {})
+    for name in ("VLLM_NO_USAGE_STATS", "DO_NOT_TRACK", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        assert passed[name] == "1"
+    for name in ("HOME", "XDG_CACHE_HOME", "VLLM_CACHE_ROOT", "TRITON_CACHE_DIR"):
+        assert passed[name].startswith("/var/cache/citadel/engine/m")
