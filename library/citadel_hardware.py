@@ -241,8 +241,10 @@ def _memory(wanted: float | None, found: float) -> Iterator[Finding]:
 
 
 def _storage(wanted: list[Facts], found: list[Facts]) -> Iterator[Finding]:
-    for requirement, storage in zip(wanted, found, strict=True):
-        path, point = storage["path"], storage["mount"]
+    by_path = {storage["path"]: storage for storage in found}
+    for requirement in wanted:
+        path = requirement["path"]
+        storage, point = by_path[path], by_path[path]["mount"]
         if requirement.get("size_gib"):
             met = storage["size_gib"] >= float(requirement["size_gib"])
             shown = f"{storage['size_gib']} GiB on {storage['device']}"
