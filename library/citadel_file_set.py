@@ -3,14 +3,12 @@
 # Apache License 2.0
 """Put a set of files in place together, validated as a whole."""
 
-from __future__ import annotations
-
 DOCUMENTATION = r"""
 module: citadel_file_set
 short_description: Put a set of files in place together, validated as a whole
 description:
   - Files that only make sense together (layers of a configuration, units and their drop-ins) are written into
-    a staging folder first, which O(validate) judges; only then is each one renamed into its place.
+    a staging folder first, which O(validate) judges; then each one is renamed into its place.
   - A set whose files all stand there already is neither staged nor validated.
   - A symbolic link that stands where a file belongs is replaced, never written through.
 author: Citadel
@@ -48,6 +46,12 @@ options:
     description: The group of the files, and of the folders made for them.
     type: str
     default: root
+  as_owner:
+    description:
+      - Whether everything is done as O(owner).
+      - For folders that are not root's, for their owner could lead root elsewhere with a link.
+    type: bool
+    default: false
   mode:
     description: The mode of the files. Folders are made with 0755.
     type: str
@@ -92,11 +96,14 @@ validated:
   returned: success
 """
 
+import contextlib
 import grp
 import hashlib
 import os
 import pwd
 import stat
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -170,15 +177,18 @@ def make_parents(root: Path, name: str, target: Target) -> None:
         os.chown(folder, target.uid, target.gid)
 
 
-def place(module: AnsibleModule, staged: Path, destination: Path, target: Target) -> None:
-    """Rename a staged file into its place, in one step for whoever reads it."""
-    staged.chmod(target.mode)
-    os.chown(staged, target.uid, target.gid)
-    if destination.is_symlink():
-        destination.unlink()
-    module.atomic_move(str(staged), str(destination), keep_dest_attrs=False)
-    os.chown(destination, target.uid, target.gid)
-    destination.chmod(target.mode)
+def place(path: Path, content: bytes, target: Target) -> None:
+    """Write a file beside its place and rename it there, in one step for whoever reads it."""
+    descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchown(descriptor, target.uid, target.gid)
+            os.fchmod(descriptor, target.mode)
+            file.write(content)
+        Path(draft).replace(path)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise
 
 
 def remove(root: Path, name: str) -> None:
@@ -210,27 +220,57 @@ def diff(root: Path, files: dict[str, bytes], plan: Plan) -> list[dict[str, str]
 
 
 def resolve_target(module: AnsibleModule) -> Target:
-    """Turn names and the mode's text into numbers; fail with the name that the host does not know."""
+    """Turn names and the mode's text into numbers; fail with the name that the host does not know.
+
+    On a fresh host in check mode the account may not exist yet, and nothing of the set does.
+    """
     owner, group, mode = (module.params[key] for key in ("owner", "group", "mode"))
     try:
         return Target(pwd.getpwnam(owner).pw_uid, grp.getgrnam(group).gr_gid, int(mode, 8))
     except KeyError as error:
+        if module.check_mode:
+            return Target(os.getuid(), os.getgid(), int(mode, 8))
         module.fail_json(msg=f"owner is {owner}, group is {group}: {error.args[0]}")
     except ValueError:
         module.fail_json(msg=f"mode is {mode!r}: it must be octal, such as '0644'")
 
 
-def validate(module: AnsibleModule, folder: Path) -> bool:
+@contextlib.contextmanager
+def acting_as(target: Target) -> Iterator[None]:
+    """Have the file system judge by the files' owner, not by root, for a while."""
+    before = os.geteuid(), os.getegid()
+    os.setegid(target.gid)
+    os.seteuid(target.uid)
+    try:
+        yield
+    finally:
+        os.seteuid(before[0])
+        os.setegid(before[1])
+
+
+def validate(module: AnsibleModule, files: dict[str, bytes]) -> bool:
     """Let the command judge the staged set; return whether it did, and fail when it refuses."""
     needed = module.params["validate_when"]
     if not module.params["validate"] or (needed and not Path(needed).exists()):
         return False
-    command = [part.replace("%s", str(folder)) for part in module.params["validate"]]
-    status, out, err = module.run_command(command)
+    with tempfile.TemporaryDirectory(prefix="citadel-") as folder:
+        stage(Path(folder), files)
+        command = [part.replace("%s", folder) for part in module.params["validate"]]
+        status, out, err = module.run_command(command)
     if status:
         said = "\n".join(part.strip() for part in (out, err) if part.strip()).replace(f"{folder}/", "")
-        module.fail_json(msg=f"The files for {module.params['root']} were refused:\n{said}", rc=status)
+        judge = " ".join(module.params["validate"]).replace("%s", "").strip()
+        module.fail_json(msg=f"The files are refused by `{judge}`:\n{said}", rc=status)
     return True
+
+
+def apply(root: Path, files: dict[str, bytes], plan: Plan, target: Target) -> None:
+    """Carry out the plan."""
+    for name in plan.place:
+        make_parents(root, name, target)
+        place(root / name, files[name], target)
+    for name in plan.remove:
+        remove(root, name)
 
 
 def main() -> None:
@@ -244,6 +284,7 @@ def main() -> None:
             "validate_when": {"type": "path"},
             "owner": {"type": "str", "default": "root"},
             "group": {"type": "str", "default": "root"},
+            "as_owner": {"type": "bool", "default": False},
             "mode": {"type": "str", "default": "0644"},
         },
         supports_check_mode=True,
@@ -254,24 +295,17 @@ def main() -> None:
     if faults:
         module.fail_json(msg="; ".join(faults))
 
-    # On a fresh host in check mode the owner may not exist yet.
-    unmade = module.check_mode and not root.exists()
-    target = Target(0, 0, 0) if unmade else resolve_target(module)
-    plan = make_plan(root, files, module.params["exclusive"], target)
-    changes = diff(root, files, plan)
-    validated = False
-    if plan.place or plan.remove:
-        staging = Path(module.tmpdir) / "set"
-        stage(staging, files)
-        validated = validate(module, staging)
-        if not module.check_mode:
-            for name in plan.place:
-                make_parents(root, name, target)
-                place(module, staging / name, root / name, target)
-            for name in plan.remove:
-                remove(root, name)
+    target = resolve_target(module)
+    with acting_as(target) if module.params["as_owner"] else contextlib.nullcontext():
+        plan = make_plan(root, files, module.params["exclusive"], target)
+        changes = diff(root, files, plan)
+    needed = bool(plan.place or plan.remove)
+    validated = needed and validate(module, files)
+    with acting_as(target) if module.params["as_owner"] else contextlib.nullcontext():
+        if needed and not module.check_mode:
+            apply(root, files, plan, target)
     module.exit_json(
-        changed=bool(plan.place or plan.remove),
+        changed=needed,
         placed=plan.place,
         removed=plan.remove,
         checksums={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},

