@@ -2,7 +2,8 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from layer_files import WriteLayers
+
+from .layer_files import WriteLayers
 
 
 @pytest.fixture

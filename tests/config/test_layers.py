@@ -1,10 +1,11 @@
 from pathlib import Path
 
 import pytest
-from layer_files import WriteLayers
 
 from citadel_llm.config import ConfigError, load, read_layers
 from citadel_llm.config.show import lines
+
+from .layer_files import WriteLayers
 
 
 def test_later_layers_win_and_mappings_merge(

@@ -1,11 +1,12 @@
 from pathlib import Path
 
 import pytest
-from layer_files import WriteLayers
 
 from citadel_llm.config import ConfigError, Settings, load
 from citadel_llm.config.reference import markdown
 from citadel_llm.config.schema import Gateway, SecretReference
+
+from .layer_files import WriteLayers
 
 DOCS = Path(__file__).parents[2] / "docs"
 BASE = "environment: staging\nengine: {build: cpu}\n"

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 import structlog
-from notify_socket import NotifySocket
+
+from .notify_socket import NotifySocket
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from notify_socket import NotifySocket
+
+from .notify_socket import NotifySocket
 
 PROGRAM = Path(__file__).parent / "probe_service.py"
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from citadel_llm.config import Settings
@@ -6,14 +8,14 @@ from citadel_llm.services.engine.command import arguments, environment
 SOURCE = {"kind": "folder", "path": "/x"}
 
 
-def settings(build: str, task: str = "generate", **engine: object) -> Settings:
+def settings(build: str, task: str = "generate", **engine: Any) -> Settings:
     model = {"name": "m", "aliases": ["small"], "source": SOURCE, "task": task, "engine": engine}
     return Settings.model_validate(
         {"environment": "staging", "models_root": "/models", "engine": {"build": build}, "models": [model]}
     )
 
 
-def line(build: str, task: str = "generate", **engine: object) -> str:
+def line(build: str, task: str = "generate", **engine: Any) -> str:
     host = settings(build, task, **engine)
     return " ".join(arguments(host, host.models[0]))
 
@@ -39,7 +41,7 @@ def test_a_model_on_the_cpu() -> None:
         ({"gpus": [0], "task": "embed"}, "--runner pooling"),
     ],
 )
-def test_options_reach_the_command_line(engine: dict[str, object], expected: str) -> None:
+def test_options_reach_the_command_line(engine: dict[str, Any], expected: str) -> None:
     assert expected in line("cuda", **engine)
 
 

@@ -2,9 +2,10 @@ import os
 import socket
 
 import pytest
-from notify_socket import NotifySocket
 
 from citadel_llm.services.sd_notify import Notifier
+
+from .notify_socket import NotifySocket
 
 
 def test_a_status_is_one_line(notify: NotifySocket) -> None:

@@ -1,0 +1,202 @@
+"""The whole service as a process of its own, over a stand-in for vLLM (see fake_vllm.py)."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+import pytest
+import yaml
+
+from citadel_llm.services.engine.start_lock import lock_files, start_lock
+
+from .notify_socket import NotifySocket
+
+FAKE = Path(__file__).parent / "fake_vllm.py"
+
+
+class Host:
+    """A host with a catalogue, and its engines' supervisors as processes."""
+
+    def __init__(self, folder: Path, notify: NotifySocket) -> None:
+        self.folder = folder
+        self.notify = notify
+        self._models: list[dict[str, Any]] = []
+        self._started: list[subprocess.Popen[str]] = []
+        python = folder / "python"
+        python.write_text(f'#!/bin/sh\nexec {sys.executable} {FAKE} "$@"\n')
+        python.chmod(0o755)
+
+    def add(
+        self, name: str = "m", *, fake: str = "", weights: bool = True, task: str = "generate", **engine: Any
+    ) -> None:
+        """Put a model into the catalogue."""
+        engine = {"start_timeout": 20, "drain_timeout": 5, "extra_args": [f"--fake={fake}"], **engine}
+        source = {"kind": "folder", "path": "/x"}
+        self._models.append({"name": name, "source": source, "task": task, "engine": engine})
+        if weights:
+            model = self.folder / "models" / name
+            model.mkdir(parents=True)
+            (model / "config.json").touch()
+            (model / "model.safetensors").touch()
+        tree = {
+            "environment": "staging",
+            "models_root": str(self.folder / "models"),
+            "run_dir": str(self.folder / "run"),
+            "engine": {
+                "build": "cpu",
+                "python": str(self.folder / "python"),
+                "cache_dir": str(self.folder / "cache"),
+            },
+            "models": self._models,
+        }
+        (self.folder / "config" / "global").mkdir(parents=True, exist_ok=True)
+        (self.folder / "config" / "global" / "a.yml").write_text(yaml.safe_dump(tree))
+
+    def run(self, name: str = "m", **environment: str) -> subprocess.Popen[str]:
+        """Start the supervisor of a model's engine, as its unit does."""
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from citadel_llm.cli import main; main()", "run", "engine", name],
+            env={**os.environ, "CITADEL_CONFIG": str(self.folder / "config"), **environment},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._started.append(process)
+        return process
+
+    def socket(self, name: str = "m") -> Path:
+        return self.folder / "run" / "engines" / f"{name}.sock"
+
+    def close(self) -> None:
+        for process in self._started:
+            process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def host(tmp_path: Path, notify: NotifySocket) -> Iterator[Host]:
+    made = Host(tmp_path, notify)
+    yield made
+    made.close()
+
+
+def log_of(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
+    output, _ = process.communicate(timeout=20)
+    return [json.loads(line) for line in output.splitlines()]
+
+
+def connect(host: Host) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession("http://engine", connector=aiohttp.UnixConnector(str(host.socket())))
+
+
+async def test_ready_at_the_first_token_and_drained_at_the_end(host: Host) -> None:
+    host.add()
+    host.socket().parent.mkdir(parents=True)
+    host.socket().touch()  # what a host that lost its power left behind
+    process = host.run(WATCHDOG_USEC="1000000")
+    await asyncio.to_thread(host.notify.wait_for, "READY", "1", 20)
+    await asyncio.to_thread(host.notify.wait_for, "WATCHDOG", "1")
+    assert host.socket().stat().st_mode & 0o777 == 0o660
+
+    async with connect(host) as client:
+        request = {"model": "m", "prompt": "x-very-secret", "stream": True, "max_tokens": 8}
+        async with client.post("/v1/completions", json=request) as response:
+            await response.content.readline()
+            process.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(host.notify.wait_for, "STOPPING", "1")
+            rest = (await response.content.read()).decode()
+    assert rest.endswith("data: [DONE]\n\n")
+    lines = await asyncio.to_thread(log_of, process)
+    assert process.returncode == 0
+    assert not host.socket().exists()
+    assert "x-very-secret" not in json.dumps(lines)
+    vllm = [line for line in lines if line.get("child") == "vllm"]
+    assert vllm[0]["event"].startswith("Starting to load model")
+    assert vllm[0]["process"] == "APIServer"
+    assert {line["service"] for line in lines} == {"engine@m"}
+
+
+async def test_an_embedding_model_is_asked_for_an_embedding(host: Host) -> None:
+    host.add(task="embed")
+    host.run()
+    await asyncio.to_thread(host.notify.wait_for, "READY", "1", 20)
+
+
+@pytest.mark.parametrize(
+    ("fake", "engine", "code", "reason"),
+    [
+        ("no-memory", {}, 3, "out of memory: the KV cache does not fit"),
+        ("no-architecture", {}, 3, "does not know the model's architecture"),
+        ("no-answer", {}, 3, "vLLM is up but gives no answer: /v1/completions answered 500: "),
+        ("slow", {"start_timeout": 0.5}, 3, "no answer after 0 s, while loading the weights"),
+    ],
+)
+def test_a_start_that_fails_says_why_in_one_line(
+    host: Host, fake: str, engine: dict[str, Any], code: int, reason: str
+) -> None:
+    host.add(fake=fake, **engine)
+    process = host.run()
+    last = log_of(process)[-1]
+    assert process.returncode == code
+    assert reason in last["reason"]
+    assert reason in host.notify.wait_for("STATUS", f"failed: {last['reason']}")["STATUS"]
+    assert not host.socket().exists()
+
+
+def test_missing_weights_and_unknown_models_are_told_before_anything_starts(host: Host) -> None:
+    host.add("absent", weights=False)
+    missing, unknown = host.run("absent"), host.run("abesnt")
+    assert "no config.json there" in log_of(missing)[-1]["reason"]
+    assert "did you mean 'absent'?" in log_of(unknown)[-1]["reason"]
+    assert (missing.returncode, unknown.returncode) == (2, 2)
+
+
+def test_an_engine_that_dies_ends_its_service(host: Host) -> None:
+    host.add()
+    process = host.run()
+    host.notify.wait_for("READY", "1", 20)
+    children = psutil.Process(process.pid).children()
+    engine = next(child for child in children if "fake_vllm.py" in " ".join(child.cmdline()))
+    engine.kill()
+    assert "killed from outside" in log_of(process)[-1]["reason"]
+    assert process.returncode == 1
+
+
+async def test_a_hanging_engine_is_told_and_no_longer_fed(host: Host) -> None:
+    host.add(fake="hang", stall_timeout=0.4)
+    process = host.run(WATCHDOG_USEC="200000")
+    await asyncio.to_thread(host.notify.wait_for, "READY", "1", 20)
+    async with connect(host) as client:
+        request = {"model": "m", "prompt": "a", "stream": True, "max_tokens": 1}
+        async with client.post("/v1/completions", json=request):
+            await asyncio.to_thread(host.notify.wait_for, "STATUS", "hanging: no progress for 0 s")
+            await asyncio.sleep(0.3)
+            host.notify.read()
+            host.notify.messages.clear()
+            await asyncio.sleep(0.5)
+            assert host.notify.count("WATCHDOG") == 0
+    process.kill()
+    lines = await asyncio.to_thread(log_of, process)
+    report = next(line for line in lines if line["event"].startswith("the engine hangs"))
+    assert report["metrics"] == {"vllm:num_requests_running": 1.0, "vllm:generation_tokens_total": 1.0}
+    assert report["processes"][0]["state"]
+    assert report["last_lines"]
+
+
+async def test_an_engine_waits_while_another_starts_on_its_device(host: Host) -> None:
+    host.add()
+    locks = host.folder / "run" / "locks"
+    locks.mkdir(parents=True)
+    async with start_lock(lock_files(locks, ()), "other", print):
+        host.run()
+        waiting = "waiting while other starts on the same device"
+        await asyncio.to_thread(host.notify.wait_for, "STATUS", waiting, 20)
+        assert not host.socket().exists()
+    await asyncio.to_thread(host.notify.wait_for, "READY", "1", 20)
