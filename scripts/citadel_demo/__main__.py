@@ -25,7 +25,7 @@ LOG = WORK / "ansible.log"
 TIMINGS = WORK / "timings.json"
 
 # What a stage may run into that is not a mistake in this program.
-_TROUBLE = (PlaybookError, OpenAIError, subprocess.SubprocessError)
+_TROUBLE = (PlaybookError, OpenAIError, subprocess.SubprocessError, KeyboardInterrupt)
 
 
 class Demo:
@@ -115,8 +115,10 @@ def main() -> int:
                 return up(demo)
 
 
-def _what_went_wrong(trouble: Exception) -> str:
+def _what_went_wrong(trouble: BaseException) -> str:
     """The error that no task has reported: the playbook's own, else what was raised."""
+    if isinstance(trouble, KeyboardInterrupt):
+        return "it was interrupted"
     _, error, message = LOG.read_text().rpartition("[ERROR]: ")
     return message.strip() if error and isinstance(trouble, PlaybookError) else str(trouble)
 

@@ -1,7 +1,9 @@
 """Runs a playbook through ansible-runner, with every line of Ansible's output in a log."""
 
 import shutil
-from collections.abc import Mapping
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -27,7 +29,8 @@ class Playbooks:
         """Run a playbook to its end.
 
         Raises:
-            PlaybookError: it failed, could not be started, or was interrupted.
+            PlaybookError: it failed, or could not be started.
+            KeyboardInterrupt: it was interrupted, and has been stopped.
         """
 
         def handle(event: dict[str, Any]) -> bool:
@@ -39,16 +42,31 @@ class Playbooks:
 
         shutil.rmtree(self._work, ignore_errors=True)
         self._work.mkdir(parents=True)
-        done = ansible_runner.run(
-            private_data_dir=str(self._work),
-            project_dir=str(self._project),
-            playbook=name,
-            inventory=str(self._inventory),
-            extravars=dict(variables),
-            envvars={"ANSIBLE_NOCOLOR": "1"},
-            settings={"runner_mode": "subprocess"},
-            event_handler=handle,
-            quiet=True,
-        )
+        with _own_signals():
+            done = ansible_runner.run(
+                private_data_dir=str(self._work),
+                project_dir=str(self._project),
+                playbook=name,
+                inventory=str(self._inventory),
+                extravars=dict(variables),
+                envvars={"ANSIBLE_NOCOLOR": "1"},
+                event_handler=handle,
+                quiet=True,
+            )
+        if done.status == "canceled":
+            raise KeyboardInterrupt
         if done.status != "successful":
             raise PlaybookError(done.status)
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Lets ansible-runner stop Ansible on a signal, also when the terminal is closed, and no longer."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

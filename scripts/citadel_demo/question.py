@@ -10,6 +10,7 @@ from .site import Site
 # Both have a wide margin between the likeliest token and the next, so rounding does not change the answer.
 CHAT = "What is the opposite of hot?"
 COMPLETION = "The capital of France is"
+STOP = "\n"  # a completion goes on for ever; its first line is the answer
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,15 @@ def ask(site: Site, key: str) -> Answers:
             temperature=0,
         )
         completion = client.completions.create(
-            model=site.model, prompt=COMPLETION, max_tokens=8, temperature=0
+            model=site.model, prompt=COMPLETION, max_tokens=16, temperature=0, stop=STOP
         )
-    return Answers((chat.choices[0].message.content or "").strip(), completion.choices[0].text.strip())
+    said, completed = chat.choices[0], completion.choices[0]
+    return Answers(
+        _whole(said.message.content or "", said.finish_reason),
+        _whole(completed.text, completed.finish_reason),
+    )
+
+
+def _whole(text: str, finish_reason: str) -> str:
+    """The answer, with a sign where it was cut short."""
+    return f"{text.strip()} …" if finish_reason == "length" else text.strip()

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .follower import Failure
-from .question import CHAT, COMPLETION, Answers
+from .question import CHAT, COMPLETION, STOP, Answers
 from .site import Site
 from .timeline import Timeline
 
@@ -57,17 +57,15 @@ def show_answers(console: Console, site: Site, answers: Answers, key: str) -> No
 
 def commands(site: Site) -> list[str]:
     """Three commands to go on with, a line each; the API's address and key are in their environment."""
-    body = {"model": site.model, "messages": [{"role": "user", "content": CHAT}], "max_tokens": 32}
-    code = (
-        "from openai import OpenAI; "
-        f'print(OpenAI().completions.create(model="{site.model}", prompt="{COMPLETION}", max_tokens=8)'
-        ".choices[0].text)"
-    )
+    messages = [{"role": "user", "content": CHAT}]
+    body = {"model": site.model, "messages": messages, "max_tokens": 32, "temperature": 0}
+    request = f"model={site.model!r}, prompt={COMPLETION!r}, max_tokens=16, temperature=0, stop={STOP!r}"
+    code = f"from openai import OpenAI; print(OpenAI().completions.create({request}).choices[0].text)"
     curl = (
         'curl -s "$OPENAI_BASE_URL/chat/completions" -H "Authorization: Bearer $OPENAI_API_KEY"'
         f" -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}"
     )
-    return [curl, f".venv/bin/python -c {shlex.quote(code)}", shlex.join(site.ssh)]
+    return [curl, f'.venv/bin/python -c "{code}"', shlex.join(site.ssh)]
 
 
 def show_failure(
