@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
@@ -25,7 +25,7 @@ app = typer.Typer()
 JOURNALCTL = "/usr/bin/journalctl"
 _LEVEL_COLOURS = {"warning": "yellow", "error": "red", "critical": "red", "debug": "dim"}
 # What a line's head shows already, or nobody wants to read in each line.
-_HIDDEN = {"event", "level", "logger", "service", "timestamp"}
+_HIDDEN = {"event", "exception", "level", "logger", "service", "timestamp"}
 _PRIORITIES = ("critical", "critical", "critical", "error", "warning", "info", "info", "debug")
 
 
@@ -77,14 +77,15 @@ def logs(  # noqa: PLR0917 - each is an option of the command line
         return
 
 
-def read(record: dict[str, object]) -> dict[str, object]:
+def read(record: Mapping[str, object]) -> dict[str, object]:
     """A record of the journal as one flat entry: our own fields where the message is ours.
 
     Args:
         record: As `journalctl --output=json` writes it.
     """
     message = _text(record.get("MESSAGE"))
-    unit = _text(record.get("_SYSTEMD_UNIT") or record.get("UNIT") or record.get("SYSLOG_IDENTIFIER"))
+    # What systemd itself says of a unit names the unit in UNIT.
+    unit = _text(record.get("UNIT") or record.get("_SYSTEMD_UNIT") or record.get("SYSLOG_IDENTIFIER"))
     moment = int(_text(record.get("__REALTIME_TIMESTAMP")) or 0) / 1_000_000
     entry: dict[str, object] = {
         "timestamp": datetime.fromtimestamp(moment).astimezone().isoformat(timespec="milliseconds"),
@@ -100,11 +101,13 @@ def read(record: dict[str, object]) -> dict[str, object]:
     return {**entry, "event": message}
 
 
-def write(entry: dict[str, object]) -> str:
+def write(entry: Mapping[str, object]) -> str:
     """An entry as one line for people."""
     level = str(entry["level"])
     head = f"{str(entry['timestamp'])[:23].replace('T', ' ')}  {entry['service']}"
-    fields = [f"{key}={value}" for key, value in entry.items() if key not in _HIDDEN and key != "exception"]
+    fields = [
+        f"{key}={value}" for key, value in entry.items() if key not in _HIDDEN and value not in ("", None)
+    ]
     tail = f"  {colour(' '.join(fields), 'dim')}" if fields else ""
     mark = colour(f"{level:7}", _LEVEL_COLOURS.get(level, "bold"))
     text = f"{colour(head, 'dim')}  {mark}  {entry['event']}{tail}"

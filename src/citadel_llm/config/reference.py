@@ -22,11 +22,13 @@ def _group(name: str, group: dict[str, Any]) -> str:
 
 
 def _row(key: str, field: dict[str, Any], required: bool) -> str:
-    default = "required" if required else f"`{json.dumps(field.get('default'))}`"
-    if "default" in field and isinstance(field["default"], dict) and "$ref" in json.dumps(field):
-        default = ""
+    # The defaults of a group stand in the group's own table.
+    is_group = "$ref" in field or any("$ref" in each for each in field.get("allOf", ()))
+    default = "required" if required else "" if is_group else f"`{json.dumps(field.get('default'))}`"
     meaning = " ".join(field.get("description", "").split())
-    return f"| `{key}` | {_type(field)} | {default} | {meaning} |".replace("|  |", "| |")
+    return " ".join(["|", f"`{key}`", "|", _type(field), "|", default, "|", meaning, "|"]).replace(
+        "|  |", "| |"
+    )
 
 
 def _type(field: dict[str, Any]) -> str:

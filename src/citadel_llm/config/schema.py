@@ -229,7 +229,7 @@ class EngineOptions(_Part):
     drain_timeout: Annotated[int, Field(ge=1)] = 60
     """Seconds that requests in flight may take to finish when the engine stops."""
     stall_timeout: Seconds = 120.0
-    """Seconds without a new token, with requests running, after which the engine counts as hung."""
+    """Seconds without any progress, with requests in hand, after which the engine counts as hung."""
 
     @field_validator("extra_args")
     @classmethod
@@ -257,7 +257,7 @@ class Model(_Part):
     """What clients call it; also the name of its folder, its unit and its socket."""
     source: Annotated[PackageSource | FolderSource | HubSource, Field(discriminator="kind")]
     """Where its weights come from."""
-    aliases: tuple[str, ...] = ()
+    aliases: tuple[Annotated[str, Field(pattern=r"^[^\s]{1,256}$")], ...] = ()
     """Other names that clients may use."""
     task: Literal["generate", "embed"] = "generate"
     """Whether it writes text or gives embeddings."""
@@ -285,8 +285,11 @@ class Settings(_Part):
     run_dir: Path = Path("/run/citadel")
     """Sockets and locks; emptied at boot."""
     logging: Logging = Logging()
+    """The services' log."""
     gateway: Gateway = Gateway()
+    """The API that clients talk to."""
     engine: EngineDefaults = EngineDefaults()
+    """What all engines share."""
     models: tuple[Model, ...] = ()
     """The catalogue: the models that this host serves."""
     features: dict[str, bool] = {}

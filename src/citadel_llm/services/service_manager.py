@@ -14,6 +14,7 @@ from typing import Literal
 from citadel_llm.config import Settings
 
 SYSTEMCTL = "/usr/bin/systemctl"
+SUDO = "/usr/bin/sudo"
 TARGET = "citadel.target"
 GATEWAY = "citadel-gateway.service"
 
@@ -147,7 +148,7 @@ def change(verb: Verb, unit: str) -> "Change":
     """
     command = [SYSTEMCTL, verb, unit]
     if os.geteuid() != 0:
-        command = ["/usr/bin/sudo", "-n", *command]
+        command = [SUDO, "-n", *command]
     try:
         process = subprocess.Popen(  # noqa: S603
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True

@@ -1,0 +1,92 @@
+import json
+
+import pytest
+
+from .machine import FAILED, LOADING, RUNNING, STOPPED, Machine, Run, block
+
+
+def test_status_shows_each_service(run: Run, machine: Machine) -> None:
+    machine.is_seen_as([RUNNING, LOADING])
+    result = run("status")
+    assert result.exit_code == 1
+    gateway, engine = result.output.splitlines()[1:]
+    assert gateway.split()[:2] == ["gateway", "running"]
+    assert "3.0 GiB" in gateway
+    assert engine.split()[:2] == ["small", "starting"]
+    assert engine.endswith("loading the weights, 50% (12 s)")
+
+
+def test_status_is_good_when_all_run(run: Run, machine: Machine) -> None:
+    machine.is_seen_as([RUNNING, RUNNING])
+    result = run("status", "--json")
+    assert result.exit_code == 0
+    assert [(one["name"], one["state"]) for one in json.loads(result.output)] == [
+        ("gateway", "running"),
+        ("small", "running"),
+    ]
+
+
+def test_start_waits_and_says_what_an_engine_does(run: Run, machine: Machine) -> None:
+    later = block("activating", "start", "compiling (20 s)")
+    machine.is_seen_as([STOPPED], [LOADING], [later], [RUNNING])
+    result = run("start", "small")
+    assert result.exit_code == 0
+    assert machine.called == ["start citadel-engine@small.service"]
+    assert "small: starting: loading the weights, 50%\nsmall: starting: compiling\n" in result.output
+    assert "running" in result.output.splitlines()[-1]
+
+
+def test_without_a_name_the_target_is_meant(run: Run, machine: Machine) -> None:
+    # The target's job is over at once; its services' jobs are not.
+    waiting = block("inactive", "dead", Job="99")
+    machine.is_seen_as([RUNNING, waiting], [RUNNING, LOADING], [RUNNING, RUNNING])
+    assert run("start").exit_code == 0
+    assert machine.called == ["start citadel.target"]
+
+
+def test_stop_is_good_when_nothing_runs_any_more(run: Run, machine: Machine) -> None:
+    machine.is_seen_as([block("deactivating", "stop-sigterm", "finishing what is in flight")], [STOPPED])
+    result = run("stop", "small")
+    assert result.exit_code == 0
+    assert "finishing what is in flight" in result.output
+
+
+def test_a_start_that_fails_says_why_and_where_to_look(run: Run, machine: Machine) -> None:
+    machine.is_seen_as([FAILED])
+    machine.answers("Job for citadel-engine@small.service failed.", 1)
+    result = run("restart", "small")
+    assert result.exit_code == 1
+    assert "failed: out of memory" in result.output
+    assert "small is failed: see `citadel logs small`" in result.output
+
+
+@pytest.mark.parametrize(
+    "complaint",
+    [
+        "sudo: a password is required",
+        "Failed to restart x.service: Interactive authentication required.",
+        "Failed to restart x.service: Access denied",
+    ],
+)
+def test_who_may_not_is_told_so(run: Run, machine: Machine, complaint: str) -> None:
+    machine.is_seen_as([RUNNING])
+    machine.answers(complaint, 1)
+    result = run("restart", "gateway")
+    assert result.exit_code == 4
+    assert "not permitted" in result.output
+
+
+@pytest.mark.parametrize("command", ["start", "stop", "restart", "logs"])
+def test_an_unknown_name_changes_nothing(run: Run, machine: Machine, command: str) -> None:
+    result = run(command, "smal")
+    assert result.exit_code == 2
+    assert "there is no service 'smal'; there are: gateway, small" in result.output
+    assert not (machine.folder / "called").exists()
+
+
+@pytest.mark.parametrize("command", ["status", "start", "logs", "doctor"])
+def test_a_wrong_configuration_is_told_by_all(run: Run, machine: Machine, command: str) -> None:
+    machine.configure(gatway={})
+    result = run(command)
+    assert result.exit_code == 2
+    assert "gatway: there is no such setting; did you mean 'gateway'?" in result.output

@@ -1,0 +1,151 @@
+import json
+import os
+import shutil
+import socket
+import sqlite3
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from citadel_llm.config import Settings
+from citadel_llm.health_checks import checks
+from citadel_llm.health_checks.health_checker import Finding, run_checks
+
+from .machine import FAILED, RUNNING, Machine, Run
+
+
+class _Ready(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        body = json.dumps({"status": "ready", "models": [{"model": "small", "state": "up"}]}).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def address_string(self) -> str:
+        return "unix"
+
+
+class _UnixServer(HTTPServer):
+    address_family = socket.AF_UNIX
+
+    def server_bind(self) -> None:
+        self.socket.bind(str(self.server_address))
+
+    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+        connection, _ = self.socket.accept()
+        return connection, ("unix", 0)
+
+
+@pytest.fixture
+def healthy(machine: Machine) -> Iterator[Machine]:
+    """A host on which all is well."""
+    folder = machine.folder
+    release = folder / "root" / "releases" / "1"
+    (release / "venv").mkdir(parents=True)
+    (release / "venv" / ".citadel-complete").touch()
+    (folder / "root" / "current").symlink_to(release)
+    (folder / "models" / "small").mkdir(parents=True)
+    (folder / "models" / "small" / "config.json").touch()
+    (folder / "run" / "engines").mkdir(parents=True)
+    sqlite3.connect(folder / "citadel.db").close()
+    gateway = HTTPServer(("127.0.0.1", 0), _Ready)
+    engine = _UnixServer(str(folder / "run" / "engines" / "small.sock"), _Ready)  # type: ignore[arg-type]
+    for server in (gateway, engine):
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    database = f"sqlite:///{folder / 'citadel.db'}"
+    machine.configure(gateway={"port": gateway.server_port, "database": database})
+    machine.is_seen_as([RUNNING, RUNNING])
+    yield machine
+    for server in (gateway, engine):
+        server.shutdown()
+        server.server_close()
+
+
+def verdicts(run: Run) -> tuple[int, dict[str, tuple[str, str]]]:
+    result = run("doctor", "--json")
+    return result.exit_code, {
+        each["check"]: (each["verdict"], each["remedy"]) for each in json.loads(result.output)
+    }
+
+
+def test_all_is_well(run: Run, healthy: Machine) -> None:
+    code, found = verdicts(run)
+    assert {verdict for check, (verdict, _) in found.items() if not check.startswith("disk")} == {"ok"}
+    assert {"configuration", "release", "service small", "engine of small", "gateway", "keys"} <= set(found)
+    assert code == 0
+
+
+@pytest.mark.parametrize(
+    ("broken", "check"),
+    [
+        ("root/current", "release"),
+        ("root/releases/1/venv/.citadel-complete", "release"),
+        ("models/small/config.json", "weights of small"),
+        ("run/engines/small.sock", "engine of small"),
+        ("citadel.db", "keys"),
+    ],
+)
+def test_what_is_missing_is_found_with_a_remedy(run: Run, healthy: Machine, broken: str, check: str) -> None:
+    (healthy.folder / broken).unlink()
+    code, found = verdicts(run)
+    verdict, remedy = found[check]
+    assert (code, verdict) == (1, "failed")
+    assert remedy
+
+
+def test_a_damaged_database_is_found(run: Run, healthy: Machine) -> None:
+    (healthy.folder / "citadel.db").write_bytes(b"SQLite format 3\0" + b"\xff" * 4096)
+    assert verdicts(run)[1]["keys"][0] == "failed"
+
+
+def test_a_failed_service_is_found(run: Run, healthy: Machine) -> None:
+    healthy.is_seen_as([RUNNING, FAILED])
+    assert verdicts(run)[1]["service small"] == ("failed", "citadel logs small, then citadel start small")
+
+
+def test_a_gateway_that_does_not_answer_is_found(run: Run, healthy: Machine) -> None:
+    healthy.configure(gateway={"port": 1})
+    assert verdicts(run)[1]["gateway"][0] == "failed"
+
+
+def test_people_get_a_table_and_what_to_do(run: Run, healthy: Machine) -> None:
+    (healthy.folder / "root" / "current").unlink()
+    output = run("doctor").output
+    assert "FAILED" in output
+    assert "  release: deploy the site again: --tags services" in output
+
+
+@pytest.mark.parametrize(("free_gib", "verdict"), [(100.0, "ok"), (3.0, "warning"), (0.5, "failed")])
+def test_disks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_gib: float, verdict: str) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=int(free_gib * 2**30))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    settings = Settings.model_validate({"environment": "staging", "root": str(tmp_path)})
+    assert {finding.verdict for finding in checks.disks(settings)} == {verdict}
+
+
+def test_what_may_not_be_seen_is_unknown_and_what_breaks_stops_nothing() -> None:
+    def forbidden() -> Iterator[Finding]:
+        raise PermissionError(13, "Permission denied", "/secret")
+
+    def broken() -> Iterator[Finding]:
+        raise RuntimeError("oops")
+
+    def fine() -> Iterator[Finding]:
+        yield Finding("c", "ok", "there")
+
+    found = run_checks([("a", forbidden), ("b", broken), ("c", fine)])
+    assert [(each.check, each.verdict) for each in found] == [("a", "unknown"), ("b", "failed"), ("c", "ok")]
+    assert "/secret" in found[0].detail
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may look at everything")
+def test_a_socket_of_others_is_unknown(run: Run, healthy: Machine) -> None:
+    (healthy.folder / "run" / "engines").chmod(0)
+    assert verdicts(run)[1]["engine of small"][0] == "unknown"
