@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,16 +76,13 @@ def wait(lab: Lab, host: Host) -> str:
     up = wait_until(lambda: ssh.answers(host) or not is_running(lab, host), lab.boot_timeout)
     if not up or not is_running(lab, host):
         raise LabError(f"{host.name} did not boot in {lab.boot_timeout} s; {_console(lab, host)}")
-    said: list[str] = []
-
-    def is_settled() -> bool:
-        answer = ssh.ask(lab, host, "systemctl is-system-running --wait", lab.boot_timeout)
-        said[:] = [(answer or "").strip()]
-        return bool(said[0])
-
-    if not wait_until(is_settled, lab.boot_timeout):
-        raise LabError(f"{host.name} lets nobody in after {lab.boot_timeout} s; {_console(lab, host)}")
-    return said[0]
+    deadline = time.monotonic() + lab.boot_timeout
+    while True:
+        try:
+            return ssh.ask(lab, host, "systemctl is-system-running --wait", lab.boot_timeout).strip()
+        except LabError as error:  # not yet: logins are refused while a system boots
+            if time.monotonic() > deadline:
+                raise LabError(f"{host.name} lets nobody in: {error}\n{_console(lab, host)}") from error
 
 
 def remove(lab: Lab, host: Host, supervisor: Supervisor) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .definition import Host, Lab
 from .rootfs import ACCOUNT
-from .system import LabError, run, write
+from .system import run, write
 
 _HOST_KEY = Path("etc/ssh/ssh_host_ed25519_key")
 
@@ -34,14 +34,16 @@ def has_key(lab: Lab) -> bool:
 
 
 def create_key(lab: Lab) -> None:
-    """Make the key pair; it belongs to whoever called sudo, for they are who logs in."""
-    _own_folder(lab.ssh_dir)
+    """Make the key pair; it belongs to whoever called sudo, for they are who logs in.
+
+    The rest belongs to root and is for all to read: ssh trusts no configuration of another user's.
+    """
+    lab.ssh_dir.mkdir(parents=True, exist_ok=True)
     key = private_key(lab)
     key.unlink(missing_ok=True)  # half of a pair is none
     run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "citadel-lab", "-f", key)
-    write(config_path(lab), f"Include {lab.ssh_dir}/config.d/*\n", 0o600)
-    for path in (key, key.with_suffix(".pub"), config_path(lab)):
-        _give_to_caller(path)
+    shutil.chown(key, int(os.environ.get("SUDO_UID", "0")), int(os.environ.get("SUDO_GID", "0")))
+    write(config_path(lab), f"Include {lab.ssh_dir}/config.d/*\n")
 
 
 def create_host_key(host: Host, root: Path) -> None:
@@ -63,9 +65,7 @@ def introduce(lab: Lab, host: Host) -> None:
   UserKnownHostsFile {known}
 """
     for path, content in ((known, f"{host.name},{host.address} {kind} {key}\n"), (_entry(lab, host), entry)):
-        _own_folder(path.parent)
-        write(path, content, 0o600)
-        _give_to_caller(path)
+        write(path, content)
 
 
 def is_introduced(lab: Lab, host: Host) -> bool:
@@ -88,16 +88,14 @@ def answers(host: Host) -> bool:
         return False
 
 
-def ask(lab: Lab, host: Host, command: str, timeout: float) -> str | None:
-    """Run a command on a host; None when the host does not let us in, or not in time.
+def ask(lab: Lab, host: Host, command: str, timeout: float) -> str:
+    """Run a command on a host and return its output, which counts even if the command fails.
 
-    A command that fails still answers: its output counts, not its exit status.
+    Raises:
+        LabError: the host does not let us in, or the command did not end in `timeout` seconds.
     """
     options = ("-F", str(config_path(lab)), "-o", "BatchMode=yes", "-o", "ConnectTimeout=5")
-    try:
-        return run("ssh", *options, host.name, f"{command} || :", timeout=timeout)
-    except LabError:
-        return None
+    return run("ssh", *options, host.name, f"{command} || :", timeout=timeout)
 
 
 def _known_hosts(lab: Lab, host: Host) -> Path:
@@ -106,13 +104,3 @@ def _known_hosts(lab: Lab, host: Host) -> Path:
 
 def _entry(lab: Lab, host: Host) -> Path:
     return lab.ssh_dir / "config.d" / host.name
-
-
-def _own_folder(path: Path) -> None:
-    path.mkdir(parents=True, exist_ok=True)
-    path.chmod(0o700)
-    _give_to_caller(path)
-
-
-def _give_to_caller(path: Path) -> None:
-    shutil.chown(path, int(os.environ.get("SUDO_UID", "0")), int(os.environ.get("SUDO_GID", "0")))

@@ -32,8 +32,9 @@ class Unit:
         properties = [
             "Delegate=yes",
             "KillMode=mixed",
+            f"RestartForceExitStatus={_REBOOT}",
+            f"SuccessExitStatus={_REBOOT}",
             f"StandardOutput=append:{log}",
-            "StandardError=inherit",
         ]
         if memory:
             properties.append(f"MemoryMax={memory}M")
