@@ -28,7 +28,7 @@ def test_status_is_good_when_all_run(run: Run, machine: Machine) -> None:
 
 def test_start_waits_and_says_what_an_engine_does(run: Run, machine: Machine) -> None:
     later = block("activating", "start", "compiling (20 s)")
-    machine.is_seen_as([STOPPED], [LOADING], [later], [RUNNING])
+    machine.is_seen_as([STOPPED], [STOPPED], [LOADING], [later], [RUNNING])
     result = run("start", "small")
     assert result.exit_code == 0
     assert machine.called == ["start citadel-engine@small.service"]
@@ -39,7 +39,7 @@ def test_start_waits_and_says_what_an_engine_does(run: Run, machine: Machine) ->
 def test_without_a_name_the_target_is_meant(run: Run, machine: Machine) -> None:
     # The target's job is over at once; its services' jobs are not.
     waiting = block("inactive", "dead", Job="99")
-    machine.is_seen_as([RUNNING, waiting], [RUNNING, LOADING], [RUNNING, RUNNING])
+    machine.is_seen_as([RUNNING, STOPPED], [RUNNING, waiting], [RUNNING, LOADING], [RUNNING, RUNNING])
     assert run("start").exit_code == 0
     assert machine.called == ["start citadel.target"]
 
@@ -58,6 +58,15 @@ def test_a_start_that_fails_says_why_and_where_to_look(run: Run, machine: Machin
     assert result.exit_code == 1
     assert "failed: out of memory" in result.output
     assert "small is failed: see `citadel logs small`" in result.output
+
+
+def test_a_start_by_hand_is_not_refused_for_earlier_failures(run: Run, machine: Machine) -> None:
+    machine.is_seen_as([FAILED], [LOADING], [RUNNING])
+    assert run("start", "small").exit_code == 0
+    assert machine.called == [
+        "reset-failed citadel-engine@small.service",
+        "start citadel-engine@small.service",
+    ]
 
 
 @pytest.mark.parametrize(

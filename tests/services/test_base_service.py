@@ -89,6 +89,22 @@ def test_a_life_in_good_order(run: Run, notify: NotifySocket, config_folder: Pat
     assert {line["service"] for line in lines} == {"probe"}
 
 
+def test_the_service_in_the_docs_runs(
+    notify: NotifySocket, config_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The example of a new service, as the page shows it."""
+    text = (Path(__file__).parents[2] / "docs" / "services.md").read_text()
+    program = text.split("```python\n")[1].split("```")[0]
+    monkeypatch.setenv("CITADEL_CONFIG", str(config_folder))
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+        notify.wait_for("READY", "1")
+        notify.wait_for("STATUS", "2 ticks")
+        process.terminate()
+        process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert len([line for line in program.splitlines() if line]) <= 20
+
+
 def test_the_watchdog_is_not_fed_without_progress(run: Run, notify: NotifySocket) -> None:
     process = run("health", WATCHDOG_USEC="100000")
     notify.wait_for("READY", "1")

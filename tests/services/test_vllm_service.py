@@ -135,7 +135,7 @@ async def test_an_embedding_model_is_asked_for_an_embedding(host: Host) -> None:
         ("no-memory", {}, 3, "out of memory: the KV cache does not fit"),
         ("no-architecture", {}, 3, "does not know the model's architecture"),
         ("no-answer", {}, 3, "vLLM is up but gives no answer: /v1/completions answered 500: "),
-        ("slow", {"start_timeout": 0.5}, 3, "no answer after 0 s, while loading the weights"),
+        ("slow", {"start_timeout": 1}, 3, "no answer after 1 s, while loading "),
     ],
 )
 def test_a_start_that_fails_says_why_in_one_line(
@@ -169,21 +169,16 @@ def test_an_engine_that_dies_ends_its_service(host: Host) -> None:
     assert process.returncode == 1
 
 
-async def test_a_hanging_engine_is_told_and_no_longer_fed(host: Host) -> None:
+async def test_a_hanging_engine_ends_its_service_with_what_could_be_seen(host: Host) -> None:
     host.add(fake="hang", stall_timeout=0.4)
-    process = host.run(WATCHDOG_USEC="200000")
+    process = host.run()
     await asyncio.to_thread(host.notify.wait_for, "READY", "1", 20)
     async with connect(host) as client:
         request = {"model": "m", "prompt": "a", "stream": True, "max_tokens": 1}
         async with client.post("/v1/completions", json=request):
-            await asyncio.to_thread(host.notify.wait_for, "STATUS", "hanging: no progress for 0 s")
-            await asyncio.sleep(0.3)
-            host.notify.read()
-            host.notify.messages.clear()
-            await asyncio.sleep(0.5)
-            assert host.notify.count("WATCHDOG") == 0
-    process.kill()
-    lines = await asyncio.to_thread(log_of, process)
+            lines = await asyncio.to_thread(log_of, process)
+    assert process.returncode == 1
+    assert lines[-1]["reason"] == "the engine hung: no progress for 0 s"
     report = next(line for line in lines if line["event"].startswith("the engine hangs"))
     assert report["metrics"] == {"vllm:num_requests_running": 1.0, "vllm:generation_tokens_total": 1.0}
     assert report["processes"][0]["state"]

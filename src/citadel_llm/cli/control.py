@@ -56,6 +56,10 @@ def _change(verb: "Verb", names: list[str], wanted: str) -> None:
     statuses: list[ServiceStatus] = []
     progress = _Progress()
     try:
+        if verb != "stop":
+            # Who starts by hand has looked at the cause; systemd would refuse after too many failures.
+            for failed in (one for one in manager.read_statuses(services) if one.state == "failed"):
+                manager.change("reset-failed", failed.unit).result()
         changes = [manager.change(verb, unit) for unit in units]
         for statuses in manager.watch(services, changes):
             progress.show(statuses)

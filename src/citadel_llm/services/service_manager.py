@@ -19,7 +19,7 @@ TARGET = "citadel.target"
 GATEWAY = "citadel-gateway.service"
 
 State = Literal["running", "starting", "stopping", "stopped", "failed", "missing"]
-Verb = Literal["start", "stop", "restart"]
+Verb = Literal["start", "stop", "restart", "reset-failed"]
 
 _PROPERTIES = (
     "Id",
@@ -141,7 +141,7 @@ def parse_statuses(services: Sequence[Service], shown: str, now: float) -> list[
 
 
 def change(verb: Verb, unit: str) -> "Change":
-    """Have systemd start, stop or restart a unit.
+    """Have systemd start, stop or restart a unit, or forget how often it has failed.
 
     Raises:
         ManagerError: systemctl or sudo cannot be run.
@@ -171,7 +171,7 @@ class Change:
         return self._process.poll() is not None
 
     def result(self) -> str:
-        """What systemctl complained of, empty when it was content. Wait for `over` first.
+        """Wait for the end. What systemctl complained of, empty when it was content.
 
         Raises:
             NotPermittedError: This account may not do that.

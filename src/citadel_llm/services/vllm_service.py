@@ -1,7 +1,7 @@
 """One vLLM as a service: `citadel run engine MODEL`.
 
-Takes the start lock of its GPUs, starts vLLM on a unix socket, is ready when a real token came, feeds the
-watchdog only while vLLM makes progress, and on stop lets the requests in flight finish.
+Takes the start lock of its GPUs, starts vLLM on a unix socket, is ready when a real token came, ends (to be
+started again) when vLLM makes no progress, and on stop lets the requests in flight finish.
 """
 
 import asyncio
@@ -87,7 +87,10 @@ class VllmService(BaseService):
             self.log.warning("the model's settings have changed: restart the engine to apply them")
 
     async def healthy(self) -> bool:
-        """Whether vLLM made progress, or had nothing to do, within the model's stall timeout."""
+        """Whether vLLM made progress, or had nothing to do, within the model's stall timeout.
+
+        A hanging vLLM ends the service anyway; this is for a service that hangs itself while it should do so.
+        """
         return self._watch is not None and not self._watch.stalled(time.monotonic())
 
     async def drain(self) -> None:
@@ -178,15 +181,14 @@ class VllmService(BaseService):
 
     async def _observe_progress(self, watch: ProgressWatch) -> None:
         interval = min(10.0, self._model.engine.stall_timeout / 4)
-        reported = False
         async with EngineClient(self._socket) as client:
             while not self.stopping:
                 await asyncio.sleep(interval)
                 metrics = await self._look(client, watch)
-                stalled = watch.stalled(time.monotonic())
-                if stalled and not reported:
+                if watch.stalled(time.monotonic()) and not self.stopping:
                     self._report_stall(watch, metrics)
-                reported = stalled
+                    seconds = watch.seconds_without(time.monotonic())
+                    raise ServiceError(f"the engine hung: no progress for {seconds:.0f} s")
 
     async def _look(self, client: EngineClient, watch: ProgressWatch) -> dict[str, float]:
         """Have the watch see the engine's metrics. An engine that gives none makes no progress."""
@@ -200,12 +202,10 @@ class VllmService(BaseService):
         return metrics
 
     def _report_stall(self, watch: ProgressWatch, metrics: dict[str, float]) -> None:
-        """Log what can be seen of an engine that hangs, before systemd ends it."""
-        seconds = round(watch.seconds_without(time.monotonic()))
-        self.status(f"hanging: no progress for {seconds} s")
+        """Log what can be seen of an engine that hangs, before it is ended."""
         self.log.error(
             "the engine hangs: requests in hand and no progress",
-            seconds=seconds,
+            seconds=round(watch.seconds_without(time.monotonic())),
             metrics={name: value for name, value in metrics.items() if name in _TELLING},
             processes=_describe_processes(self._processes),
             last_lines=list(self._lines)[-20:],
