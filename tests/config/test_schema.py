@@ -4,7 +4,7 @@ import pytest
 
 from citadel_llm.config import ConfigError, Settings, load
 from citadel_llm.config.reference import markdown
-from citadel_llm.config.schema import Gateway, SecretReference
+from citadel_llm.config.schema import EngineOptions, Gateway, SecretReference
 
 from .layer_files import WriteLayers
 
@@ -76,6 +76,30 @@ def test_mistakes_are_named_with_what_would_do(
     assert problem.key == key
     assert problem.where.startswith(f"{folder}/services/b.yml:")
     assert message in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("argument", "passes"),
+    [
+        ("--max-num-seqs=8", True),
+        ("--config-format", True),
+        ("auto", True),
+        ("-1", True),
+        ("--enable-log-requests", False),
+        ("--enable_log_requests", False),
+        ("--enable-log-req", False),  # vLLM takes abbreviations
+        ("--port=1", False),
+        ("-tp", False),
+        ("-tp=2", False),
+        ("--disable-log-stats", False),
+    ],
+)
+def test_arguments_that_would_undo_what_citadel_promises(argument: str, passes: bool) -> None:
+    if passes:
+        assert EngineOptions(extra_args=(argument,))
+        return
+    with pytest.raises(ValueError, match="must not hold -"):
+        EngineOptions(extra_args=(argument,))
 
 
 def test_all_problems_are_told_at_once(write_layers: WriteLayers) -> None:

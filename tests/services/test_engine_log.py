@@ -45,6 +45,7 @@ def test_lines_are_taken_apart(line: str, parsed: LogLine) -> None:
             "loading the weights, 50%",
         ),
         ("Dynamo bytecode transform time: 3.2 s", "compiling"),
+        ("Warming up model for the compilation...", "compiling"),
         ("Capturing CUDA graphs (mixed prefill-decode, PIECEWISE)", "capturing CUDA graphs"),
         ("CPU KV cache size: 46,592 tokens, Maximum concurrency for 2,048", "sizing the KV cache"),
         ("Starting vLLM server on unix:/run/citadel/engines/a.sock", "asking for a first answer"),

@@ -153,7 +153,7 @@ def test_a_start_that_fails_says_why_in_one_line(
 def test_missing_weights_and_unknown_models_are_told_before_anything_starts(host: Host) -> None:
     host.add("absent", weights=False)
     missing, unknown = host.run("absent"), host.run("abesnt")
-    assert "no config.json there" in log_of(missing)[-1]["reason"]
+    assert "no config.json" in log_of(missing)[-1]["reason"]
     assert "did you mean 'absent'?" in log_of(unknown)[-1]["reason"]
     assert (missing.returncode, unknown.returncode) == (2, 2)
 

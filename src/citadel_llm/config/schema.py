@@ -14,27 +14,36 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 # struct sockaddr_un holds 108 bytes, the closing zero among them.
 _SOCKET_PATH_LIMIT = 107
 
-# What the supervisor itself passes to vLLM, and what would open an engine beyond its socket.
-_OWN_ARGUMENTS = frozenset(
-    {
-        "--api-key",
-        "--config",
-        "--dtype",
-        "--enforce-eager",
-        "--gpu-memory-utilization",
-        "--host",
-        "--kv-cache-memory-bytes",
-        "--max-model-len",
-        "--model",
-        "--pipeline-parallel-size",
-        "--port",
-        "--quantization",
-        "--served-model-name",
-        "--shutdown-timeout",
-        "--tensor-parallel-size",
-        "--uds",
-    }
-)
+# What must not be in an engine's extra arguments, and why. vLLM takes abbreviations too.
+_CITADEL_SETS_IT = "Citadel sets it itself; see the other engine settings"
+_LOGS_PROMPTS = "it writes clients' text into the log"
+_BLINDS = "without it nothing tells whether the engine hangs"
+_REFUSED_ARGUMENTS = {
+    "--api-key": "the socket is the guard, and a key would show in the list of processes",
+    "--config": _CITADEL_SETS_IT,
+    "--disable-log-stats": _BLINDS,
+    "--dtype": _CITADEL_SETS_IT,
+    "--enable-log-deltas": _LOGS_PROMPTS,
+    "--enable-log-outputs": _LOGS_PROMPTS,
+    "--enable-log-requests": _LOGS_PROMPTS,
+    "--enforce-eager": _CITADEL_SETS_IT,
+    "--gpu-memory-utilization": _CITADEL_SETS_IT,
+    "--host": "engines listen on their socket only",
+    "--kv-cache-memory-bytes": "use kv_cache_gib",
+    "--max-model-len": _CITADEL_SETS_IT,
+    "--model": _CITADEL_SETS_IT,
+    "--no-enable-server-load-tracking": _BLINDS,
+    "--pipeline-parallel-size": _CITADEL_SETS_IT,
+    "--port": "engines listen on their socket only",
+    "--quantization": _CITADEL_SETS_IT,
+    "--served-model-name": "use name and aliases",
+    "--shutdown-timeout": "use drain_timeout",
+    "--tensor-parallel-size": _CITADEL_SETS_IT,
+    "--uds": "engines listen on their socket only",
+    "-pp": "use pipeline_parallel_size",
+    "-q": "use quantization",
+    "-tp": "use tensor_parallel_size",
+}
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
@@ -236,10 +245,9 @@ class EngineOptions(_Part):
     def _leaves_ours_alone(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for argument in value:
             flag = argument.split("=", 1)[0].replace("_", "-")
-            if flag in _OWN_ARGUMENTS:
-                raise ValueError(
-                    f"must not hold {flag}: Citadel sets it itself; see the other engine settings"
-                )
+            for refused, reason in _REFUSED_ARGUMENTS.items():
+                if flag.startswith("-") and flag.strip("-") and refused.startswith(flag):
+                    raise ValueError(f"must not hold {refused}: {reason}")
         return value
 
     @field_validator("gpus")

@@ -112,11 +112,9 @@ class VllmService(BaseService):
     def _check_settings(self) -> None:
         folder = self._model.folder(self.settings.models_root)
         if not (folder / "config.json").is_file():
-            raise ConfigurationError(
-                f"the model is not in {folder} (no config.json there): run the site's models part"
-            )
+            raise ConfigurationError(f"no model in {folder} (no config.json): deploy it with --tags models")
         if not any(next(folder.glob(pattern), None) for pattern in _WEIGHTS):
-            raise ConfigurationError(f"there are no weights in {folder}: run the site's models part")
+            raise ConfigurationError(f"there are no weights in {folder}: deploy them with --tags models")
         if not self.settings.engine.python.is_file():
             raise ConfigurationError(f"there is no engine at {self.settings.engine.python} (engine.python)")
 

@@ -21,7 +21,7 @@ _PHASES = (
         re.compile(r"Starting to load model|Loading \w+ checkpoint shards:\s+(?P<share>\d+%)"),
         "loading the weights",
     ),
-    (re.compile(r"Dynamo bytecode transform|Compiling a graph"), "compiling"),
+    (re.compile(r"Dynamo bytecode transform|Compiling a graph|for the compilation"), "compiling"),
     (re.compile(r"Capturing (CUDA )?graphs?"), "capturing CUDA graphs"),
     (re.compile(r"KV cache size|GPU KV cache|profil"), "sizing the KV cache"),
     (re.compile(r"Starting vLLM server|Application startup complete"), "asking for a first answer"),
