@@ -2,14 +2,12 @@
 
 import argparse
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-from openai import OpenAIError
 from rich.console import Console
 
 from . import question, report, site
@@ -25,7 +23,7 @@ LOG = WORK / "ansible.log"
 TIMINGS = WORK / "timings.json"
 
 # What a stage may run into that is not a mistake in this program.
-_TROUBLE = (PlaybookError, OpenAIError, subprocess.SubprocessError, KeyboardInterrupt)
+_TROUBLE = (PlaybookError, question.QuestionError, KeyboardInterrupt)
 
 
 class Demo:

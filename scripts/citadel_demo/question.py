@@ -1,9 +1,8 @@
 """Asks the deployed API as any client would, with OpenAI's own library."""
 
+import shlex
 import subprocess
 from dataclasses import dataclass
-
-from openai import OpenAI
 
 from .site import Site
 
@@ -11,6 +10,10 @@ from .site import Site
 CHAT = "What is the opposite of hot?"
 COMPLETION = "The capital of France is"
 STOP = "\n"  # a completion goes on for ever; its first line is the answer
+
+
+class QuestionError(Exception):
+    """The key could not be had, or the API refused or did not answer."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +28,12 @@ def fetch_key(site: Site) -> str:
     """The first API key, from the host; it is in no argument and in no file here.
 
     Raises:
-        subprocess.CalledProcessError: the host or the key is not there.
+        QuestionError: the host or the key is not there.
     """
     command = site.key_command
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)  # noqa: S603
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        raise QuestionError(f"{shlex.join(command)}: {done.stderr.strip()}")
     return done.stdout.strip()
 
 
@@ -36,18 +41,24 @@ def ask(site: Site, key: str) -> Answers:
     """Ask both questions.
 
     Raises:
-        openai.OpenAIError: the API refused, or did not answer.
+        QuestionError: the API refused, or did not answer.
     """
-    with OpenAI(base_url=site.url, api_key=key, timeout=120, max_retries=4) as client:
-        chat = client.chat.completions.create(
-            model=site.model,
-            messages=[{"role": "user", "content": CHAT}],
-            max_tokens=32,
-            temperature=0,
-        )
-        completion = client.completions.create(
-            model=site.model, prompt=COMPLETION, max_tokens=16, temperature=0, stop=STOP
-        )
+    # Takes a second to import, which the first stage should not wait for.
+    from openai import OpenAI, OpenAIError  # noqa: PLC0415
+
+    try:
+        with OpenAI(base_url=site.url, api_key=key, timeout=120, max_retries=4) as client:
+            chat = client.chat.completions.create(
+                model=site.model,
+                messages=[{"role": "user", "content": CHAT}],
+                max_tokens=32,
+                temperature=0,
+            )
+            completion = client.completions.create(
+                model=site.model, prompt=COMPLETION, max_tokens=16, temperature=0, stop=STOP
+            )
+    except OpenAIError as error:
+        raise QuestionError(f"{site.url}: {error}") from error
     said, completed = chat.choices[0], completion.choices[0]
     return Answers(
         _whole(said.message.content or "", said.finish_reason),
