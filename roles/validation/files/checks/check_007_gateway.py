@@ -1,0 +1,145 @@
+"""Task-007: the API, as its clients see it from outside."""
+
+import json
+import uuid
+from collections.abc import Iterator
+
+import httpx2 as httpx
+import openai
+import pytest
+from testinfra.host import Host
+
+from checks.probe import said
+from checks.recorder import Evidence, NotProven
+from checks.site import Site
+
+# Paths of an engine that the gateway must not let through.
+CLOSED = ("/tokenize", "/pooling", "/score", "/invocations", "/v1/load_lora_adapter", "/collective_rpc")
+
+
+@pytest.fixture(scope="module")
+def key(host: Host, site: Site) -> str:
+    """The first key, read on the host and shown nowhere."""
+    return said(host, "cat %s", site.key_file)
+
+
+@pytest.fixture(scope="module")
+def http(site: Site, key: str) -> Iterator[httpx.Client]:
+    """A plain client with a right key."""
+    with httpx.Client(
+        base_url=site.api_url, headers={"Authorization": f"Bearer {key}"}, timeout=site.answer_timeout
+    ) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def client(site: Site, key: str) -> openai.OpenAI:
+    """The official client, without the retries that would hide a refusal."""
+    return openai.OpenAI(
+        base_url=f"{site.api_url}/v1", api_key=key, max_retries=0, timeout=site.answer_timeout
+    )
+
+
+@pytest.fixture
+def model(site: Site, not_proven: NotProven) -> str:
+    """A model that writes text."""
+    return site.writing_model or not_proven("the catalogue has no model that writes text")
+
+
+@pytest.mark.quick
+@pytest.mark.item("007", "FastAPI-based API gateway implemented")
+def check_ready(http: httpx.Client, evidence: Evidence) -> None:
+    assert http.get("/health").status_code == 200
+    ready = http.get("/ready")
+    assert ready.status_code == 200, f"/ready says {ready.status_code}: {ready.text}"
+    evidence(f"{http.base_url} is ready")
+
+
+@pytest.mark.quick
+@pytest.mark.item("007", "Model service endpoints created")
+def check_models(client: openai.OpenAI, site: Site, evidence: Evidence) -> None:
+    served = {model.id for model in client.models.list()}
+    missing = {model["name"] for model in site.models} - served
+    assert not missing, f"not served: {missing}"
+    evidence(f"serves {', '.join(sorted(served))}")
+
+
+@pytest.mark.quick
+@pytest.mark.item("007", "Request routing and load balancing implemented")
+def check_answer(client: openai.OpenAI, model: str, evidence: Evidence) -> None:
+    answer = client.completions.create(
+        model=model, prompt="The capital of France is", temperature=0, max_tokens=4
+    )
+    assert answer.choices[0].text.strip(), "the answer is empty"
+    evidence(f"{model} goes on after 'The capital of France is': {answer.choices[0].text.strip()!r}")
+
+
+@pytest.mark.item("007", "Request routing and load balancing implemented")
+def check_stream(client: openai.OpenAI, model: str, evidence: Evidence) -> None:
+    stream = client.chat.completions.create(
+        model=model,
+        messages=[{"role": "user", "content": "What is the opposite of hot?"}],
+        temperature=0,
+        max_tokens=16,
+        stream=True,
+    )
+    pieces = [chunk.choices[0].delta.content for chunk in stream if chunk.choices]
+    assert len([piece for piece in pieces if piece]) > 1, "the answer did not come in pieces"
+    evidence(f"a chat answer streamed in {len(pieces)} pieces")
+
+
+@pytest.mark.quick
+@pytest.mark.item("007", "Authentication and authorization set up")
+def check_keys(site: Site, evidence: Evidence) -> None:
+    for headers in ({}, {"Authorization": "Bearer ck-wrong"}):
+        refused = httpx.get(f"{site.api_url}/v1/models", headers=headers, timeout=10)
+        assert refused.status_code == 401, f"{refused.status_code} without a right key"
+        assert refused.json()["error"]["code"] == "invalid_api_key"
+    evidence("without a key, and with a wrong one: 401 invalid_api_key")
+
+
+@pytest.mark.item("007", "Authentication and authorization set up")
+def check_closed(http: httpx.Client, evidence: Evidence) -> None:
+    for path in CLOSED:
+        answer = http.post(path, json={})
+        assert answer.status_code == 404, f"{path} of an engine can be reached: {answer.status_code}"
+    evidence(f"{len(CLOSED)} other paths of an engine cannot be reached")
+
+
+@pytest.mark.item("007", "API documentation created")
+def check_documentation(http: httpx.Client, evidence: Evidence) -> None:
+    paths = http.get("/openapi.json").json()["paths"]
+    assert {"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/models"} <= set(paths)
+    assert http.get("/docs").status_code == 200
+    evidence(f"/docs, and /openapi.json with {len(paths)} paths")
+
+
+@pytest.mark.item("007", "Error handling and logging implemented")
+def check_errors(client: openai.OpenAI, http: httpx.Client, host: Host, evidence: Evidence) -> None:
+    with pytest.raises(openai.NotFoundError) as unknown:
+        client.completions.create(model="no-such-model", prompt="Hello")
+    assert unknown.value.code == "model_not_found"
+
+    request_id = f"validation-{uuid.uuid4()}"
+    answer = http.get("/v1/models", headers={"X-Request-Id": request_id})
+    assert answer.headers["x-request-id"] == request_id
+    lines = said(host, f"journalctl --unit=citadel-gateway --since=-1min --output=cat --grep={request_id}")
+    entry = json.loads(lines.splitlines()[-1])
+    evidence(
+        f"an unknown model: 404 model_not_found; the log's line of a request: {', '.join(sorted(entry))}"
+    )
+
+
+@pytest.mark.item("007", "API gateway validated")
+def check_secrecy(client: openai.OpenAI, model: str, site: Site, host: Host, evidence: Evidence) -> None:
+    marked = f"prompt-{uuid.uuid4()}"
+    client.completions.create(model=model, prompt=marked, max_tokens=1)
+    # The key is looked for on the host, out of its own file: it stands in no command line.
+    searches = {
+        "a prompt": f"grep --count --fixed-strings -- {marked}",
+        "the key": f"grep --count --fixed-strings --file={site.key_file}",
+    }
+    for what, search in searches.items():
+        found = host.run(f"journalctl --since=-5min --output=cat | {search}")
+        assert found.stdout.strip() == "0", f"{what} stands in the journal"
+    evidence("neither prompt nor key stands in the journal")

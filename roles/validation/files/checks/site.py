@@ -1,0 +1,63 @@
+"""What the checks know of the deployed site, as the inventory has it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Site:
+    """A host, how to reach it, and what it should be.
+
+    Attributes:
+        host: Its name in the inventory.
+        connection: `kind` (ssh or local), `address`, `port`, `user`, `identity_file`, `arguments` (for ssh).
+        api_url: The API's address as clients see it, without `/v1`.
+        answer_timeout: Seconds that one answer of a model may take.
+        models: The catalogue's entries.
+        key_file: The file on the host that holds the first API key.
+    """
+
+    host: str
+    connection: dict[str, Any]
+    api_url: str
+    answer_timeout: float
+    root: str
+    user: str
+    group: str
+    models_root: str
+    logs_root: str
+    environment: str
+    engine_build: str
+    models: list[dict[str, Any]]
+    api_port: int
+    monitoring_sources: list[str]
+    prometheus_port: int
+    node_exporter_port: int
+    key_file: str
+    hardware_report: str
+    external_services: list[dict[str, Any]]
+
+    @property
+    def engines(self) -> list[str]:
+        """The units of the models' engines."""
+        return [f"citadel-engine@{model['name']}.service" for model in self.models]
+
+    @property
+    def services(self) -> list[str]:
+        """All units that must run."""
+        return ["citadel.target", "citadel-gateway.service", *self.engines]
+
+    @property
+    def release_python(self) -> str:
+        """The interpreter of the application's environment."""
+        return f"{self.root}/current/venv/bin/python"
+
+    @property
+    def engine_python(self) -> str:
+        """The interpreter of the engine's environment."""
+        return f"{self.root}/envs/engine/bin/python"
+
+    @property
+    def writing_model(self) -> str | None:
+        """A model that writes text, if there is one."""
+        return next((m["name"] for m in self.models if m.get("task", "generate") == "generate"), None)
