@@ -1,8 +1,8 @@
 """An engine for tests: a real HTTP server on a real unix socket that answers as vLLM does, without a model.
 
-It writes the bytes vLLM 0.32 writes: the same headers, server-sent events, error bodies and metrics. What it
-leaves unproven: that a model answers sensibly, that vLLM stops generating when its client goes away, and how
-vLLM behaves while it starts, drains or runs out of memory. The molecule scenarios run a real engine.
+Headers, server-sent events, error bodies and metrics have the form that vLLM 0.32 was seen to write. What the
+fake leaves unproven: that a model answers sensibly, that vLLM stops generating when its client goes away, and
+how vLLM behaves while it starts, drains or runs out of memory. The molecule scenarios run a real engine.
 """
 
 import asyncio

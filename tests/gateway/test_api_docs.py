@@ -30,7 +30,7 @@ def _first_cells(table: str) -> set[str]:
 
 def test_every_metric_is_documented(api: str) -> None:
     exported = set()
-    for family in GatewayMetrics().registry.collect():
+    for family in GatewayMetrics().collect():
         suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
         if family.name.startswith("citadel_gateway_"):
             exported.add(family.name + suffix)

@@ -219,6 +219,13 @@ def test_a_body_that_is_too_large_is_a_413(site: Site, *, chunked: bool) -> None
     assert site.http.post(PATH, json=ASK, headers=site.auth).status_code == 200, "the connection goes on"
 
 
+def test_a_body_announced_as_too_large_is_not_waited_for(site: Site) -> None:
+    head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {site.key}\r\n"
+    with socket.create_connection(("127.0.0.1", site.port), timeout=5) as connection:
+        connection.sendall(f"{head}content-length: 999999999999\r\n\r\n".encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
 def test_the_largest_body_passes(site: Site) -> None:
     start = b'{"model": "chat-model", "x": "'
     size = site.settings.gateway.max_body_bytes

@@ -1,5 +1,6 @@
 """The gateway as a service: a process of its own that is started, asked, drained and stopped by signals."""
 
+import asyncio
 import json
 import os
 import signal
@@ -63,7 +64,7 @@ class Process:
             except httpx2.ConnectError:
                 return False
 
-        wait_until(answers, within=15)
+        wait_until(answers, within=30)
 
     def signal(self, number: int) -> None:
         assert self.process
@@ -71,7 +72,7 @@ class Process:
 
     def wait(self) -> int:
         assert self.process
-        return self.process.wait(timeout=15)
+        return self.process.wait(timeout=30)
 
     def end(self) -> None:
         self.http.close()
@@ -86,8 +87,10 @@ def _free_port() -> int:
 
 
 @pytest.fixture
-def gateway(tmp_path: Path, loop_thread: LoopThread) -> Iterator[Process]:
-    process = Process(tmp_path, loop_thread, _free_port(), drain_timeout_seconds=2)
+def gateway(tmp_path: Path, loop_thread: LoopThread, request: pytest.FixtureRequest) -> Iterator[Process]:
+    """A gateway; the parameter, if there is one, is its drain's time in seconds."""
+    drain = getattr(request, "param", 30)
+    process = Process(tmp_path, loop_thread, _free_port(), drain_timeout_seconds=drain)
     loop_thread.run(process.engine.start())
     yield process
     process.end()
@@ -105,11 +108,8 @@ def _slow_answer(engine: FakeEngine, seconds: float) -> None:
 def _stream(gateway: Process, texts: list[str]) -> None:
     ask = {"model": CHAT, "messages": [], "stream": True}
     headers = {"authorization": f"Bearer {gateway.key}"}
-    try:
-        with gateway.http.stream("POST", "/v1/chat/completions", json=ask, headers=headers) as response:
-            texts.extend(response.iter_text())
-    except httpx2.RemoteProtocolError:
-        texts.append("cut off")
+    with gateway.http.stream("POST", "/v1/chat/completions", json=ask, headers=headers) as response:
+        texts.extend(response.iter_text())
 
 
 def test_a_stop_finishes_the_answers_that_have_begun(gateway: Process) -> None:
@@ -126,12 +126,14 @@ def test_a_stop_finishes_the_answers_that_have_begun(gateway: Process) -> None:
         httpx2.get(f"{gateway.http.base_url}/health", verify=False)
     assert gateway.wait() == 0
     client.join()
-    assert "".join(texts).endswith("data: [DONE]\n\n")
+    assert "".join(texts).endswith("data: [DONE]\n\n"), gateway.log.read_text()
     assert "Traceback" not in gateway.log.read_text()
 
 
-@pytest.mark.parametrize("how", ["the drain's time is over", "asked twice"])
-def test_a_stop_does_not_wait_for_ever(gateway: Process, how: str) -> None:
+@pytest.mark.parametrize(
+    ("gateway", "signals"), [(1, 1), (30, 2)], ids=["time is over", "asked twice"], indirect=["gateway"]
+)
+def test_a_stop_does_not_wait_for_ever(gateway: Process, signals: int) -> None:
     gateway.start()
     gateway.wait_until_ready()
     _slow_answer(gateway.engine, 60)
@@ -140,15 +142,42 @@ def test_a_stop_does_not_wait_for_ever(gateway: Process, how: str) -> None:
     client.start()
     wait_until(lambda: bool(gateway.engine.seen))
     began = time.monotonic()
-    gateway.signal(signal.SIGTERM)
-    if how == "asked twice":
-        time.sleep(0.3)
+    for _ in range(signals):
         gateway.signal(signal.SIGTERM)
+        time.sleep(0.3)
     assert gateway.wait() == 0
-    assert time.monotonic() - began < (1.9 if how == "asked twice" else 6)
+    assert time.monotonic() - began < 15
     client.join()
-    assert texts[-1] == "cut off"
+    last = texts[-1].split("\n\n")[-2]
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "gateway_stopping"
     wait_until(gateway.engine.disconnected.is_set)
+    assert "Traceback" not in gateway.log.read_text()
+
+
+def test_a_stop_tells_those_whose_answer_has_not_begun(gateway: Process) -> None:
+    async def think(_request: web.Request, _body: bytes) -> web.StreamResponse:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    gateway.start()
+    gateway.wait_until_ready()
+    gateway.engine.answer = think
+    answers: list[httpx2.Response] = []
+
+    def ask() -> None:
+        headers = {"authorization": f"Bearer {gateway.key}"}
+        answers.append(gateway.http.post("/v1/chat/completions", json={"model": CHAT}, headers=headers))
+
+    client = threading.Thread(target=ask)
+    client.start()
+    wait_until(lambda: bool(gateway.engine.seen))
+    gateway.signal(signal.SIGTERM)
+    time.sleep(0.3)
+    gateway.signal(signal.SIGTERM)
+    assert gateway.wait() == 0
+    client.join()
+    assert (answers[0].status_code, answers[0].headers["retry-after"]) == (503, "2")
+    assert answers[0].json()["error"]["code"] == "gateway_stopping"
 
 
 def test_the_socket_can_come_from_systemd(gateway: Process) -> None:
@@ -183,7 +212,7 @@ def test_it_starts_without_database_and_engines(tmp_path: Path, loop_thread: Loo
     (tmp_path / "citadel.db").mkdir()
     gateway.start()
     try:
-        wait_until(lambda: '"ready"' in gateway.log.read_text(), within=15)
+        wait_until(lambda: '"ready"' in gateway.log.read_text(), within=30)
         assert gateway.http.get("/health").status_code == 200
         assert gateway.http.get("/ready").status_code == 503
         answer = gateway.http.get("/v1/models", headers={"authorization": f"Bearer {gateway.key}"})

@@ -42,6 +42,7 @@ class KeyCache:
         self._keys: Mapping[str, KeyRecord] | None = None
         self._failed = False
         self._asked = asyncio.Event()
+        self._reading: asyncio.Future[tuple[KeyRecord, ...]]
         self._next_read: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def find(self, plaintext: str) -> KeyRecord | None:
@@ -67,14 +68,14 @@ class KeyCache:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Read the keys now and keep reading them while the context lasts."""
-        await self._read()
+        await self._read()  # also sets `_reading`
         reader = asyncio.create_task(self._read_forever())
         try:
             yield
         finally:
             reader.cancel()
-            with suppress(asyncio.CancelledError):
-                await reader
+            # Its thread cannot be cancelled: a store closed under it would lose a connection.
+            await asyncio.gather(reader, self._reading, return_exceptions=True)
             await asyncio.to_thread(self._store.close)
 
     async def _read_forever(self) -> None:
@@ -89,7 +90,8 @@ class KeyCache:
         self._asked.clear()
         done, self._next_read = self._next_read, asyncio.get_running_loop().create_future()
         try:
-            records = await asyncio.to_thread(self._store.list, revoked=False)
+            self._reading = asyncio.ensure_future(asyncio.to_thread(self._store.list, revoked=False))
+            records = await asyncio.shield(self._reading)
         except Exception as error:  # whatever it was, the next reading may succeed
             self._metrics.key_read_errors.inc()
             if not self._failed:

@@ -26,6 +26,7 @@ class GatewayError(Exception):
     │   └── BodyTooLargeError        larger than the gateway accepts
     ├── ServerError                  the gateway failed, by a mistake of its own
     │   ├── KeysUnavailableError     the keys could not be read yet, so none can be checked
+    │   ├── StoppingError            the gateway stops, and the time for finishing answers is over
     │   └── EngineError
     │       ├── EngineDownError      it does not answer at all: nothing was begun
     │       ├── EngineFailedError    it broke off, or answered with something that is no answer
@@ -86,6 +87,13 @@ class KeysUnavailableError(ServerError):
     """The keys could not be read yet, so none can be checked."""
 
 
+class StoppingError(ServerError):
+    """The gateway stops, and the time for finishing answers is over."""
+
+    def __init__(self) -> None:
+        super().__init__("The gateway stops and could not finish the answer; try again.", retry_after=2)
+
+
 class EngineError(ServerError):
     """An engine did not do its part."""
 
@@ -130,6 +138,7 @@ _SHAPES: dict[type[GatewayError], Shape] = {
     BodyTooLargeError: Shape(413, "invalid_request_error", "request_too_large"),
     ServerError: Shape(500, "server_error", "internal_error"),
     KeysUnavailableError: Shape(503, "server_error", "keys_unavailable"),
+    StoppingError: Shape(503, "server_error", "gateway_stopping"),
     EngineDownError: Shape(503, "server_error", "engine_unavailable"),
     EngineFailedError: Shape(502, "server_error", "engine_failed"),
     # An SDK that tries again by itself would keep the engine busy with the same too long request.

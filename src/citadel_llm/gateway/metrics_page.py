@@ -79,7 +79,7 @@ def _render(state: State, pages: Sequence[tuple[Engine, str]]) -> bytes:
             families += _labelled(engine.name, page)
         except ValueError as error:
             _missing(engine, state, f"not in Prometheus' format: {type(error).__name__}")
-    return generate_latest(_Families([*state["metrics"].registry.collect(), *families]))
+    return generate_latest(_Families([*state["metrics"].collect(), *families]))
 
 
 def _labelled(name: str, page: str) -> list[Metric]:

@@ -15,6 +15,7 @@ from citadel_llm.gateway.errors import (
     ClientGoneError,
     GatewayError,
     ServerError,
+    StoppingError,
     error_response,
     shape_of,
 )
@@ -73,8 +74,7 @@ class _Answer:
     def note(self, scope: Scope) -> None:
         call, duration = self._call, time.perf_counter() - self._began
         call.route = call.route or getattr(scope.get("route"), "path_format", "")
-        # Without a status the server answers by itself, with 500.
-        status = CLIENT_GONE_STATUS if call.error == "client_gone" else call.status or 500
+        status = CLIENT_GONE_STATUS if call.error == "client_gone" else call.status or 0
         state_of(scope)["metrics"].count(call, status=status, first_byte=self._first_byte, duration=duration)
         _access_log.info(
             "request",
@@ -111,8 +111,10 @@ class ErrorAnswers:
         try:
             await self._app(scope, receive, send)
         except asyncio.CancelledError:
-            call.error = "gateway_stopped"
-            raise
+            # The task ends here in any case; passed on, the server would log it as a crash.
+            stopping = StoppingError()
+            call.error = str(shape_of(stopping).code)
+            await _answer(stopping, scope, receive, send)
         except ClientGoneError as error:
             call.error = str(shape_of(error).code)
         except GatewayError as error:

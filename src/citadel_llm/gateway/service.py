@@ -128,6 +128,8 @@ class GatewayService(BaseService):
             for task in list(self._server.server_state.tasks):
                 task.cancel()
             await self._serving
+            # In such a hurry the server leaves this out.
+            await self._server.lifespan.shutdown()
 
     async def _until_server_ends(self) -> None:
         if self._serving:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Coroutine
 
 from starlette.types import Message, Receive, Send
 
-from citadel_llm.gateway.errors import ClientGoneError, EngineError, error_event
+from citadel_llm.gateway.errors import ClientGoneError, EngineError, StoppingError, error_event
 
 # An event that is longer than this is not waited for; only its failing half way would then be misread.
 _HELD_LIMIT = 1 << 20
@@ -44,10 +44,10 @@ def _after(data: bytes, mark: bytes) -> int:
 
 
 async def relay_events(chunks: AsyncIterator[bytes], send: Send) -> None:
-    """Pass a stream of events on. If the engine fails, the stream ends with an event that says so.
+    """Pass a stream of events on. If it cannot go on to its end, an event at the end says so.
 
     Raises:
-        EngineError: After the client was told.
+        EngineError: The engine failed; the client was told.
     """
     events = WholeEvents()
     try:
@@ -56,6 +56,10 @@ async def relay_events(chunks: AsyncIterator[bytes], send: Send) -> None:
                 await send(_body(whole, more=True))
     except EngineError as error:
         await send(_body(error_event(error), more=False))
+        raise
+    except asyncio.CancelledError:
+        # The gateway stops; or the client has hung up, and this goes nowhere.
+        await send(_body(error_event(StoppingError()), more=False))
         raise
     await send(_body(events.rest(), more=False))
 
