@@ -2,6 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 BIN := .venv/bin
+AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -H -E env PYTHONDONTWRITEBYTECODE=1)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 PYTHON_SOURCES := src scripts library roles tests molecule
@@ -53,7 +54,6 @@ lab-down: bootstrap ## Remove the lab's hosts
 	@$(AS_ROOT) $(BIN)/ansible-playbook playbooks/lab.yml -e lab_host_state=down
 lab-status: bootstrap ## Show the lab's hosts
 	@$(AS_ROOT) $(BIN)/ansible-playbook playbooks/lab.yml -e lab_host_state=status
-AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo --set-home --preserve-env)
 
 .PHONY: clean
 clean: ## Remove the demo, its caches, .venv and .cache
