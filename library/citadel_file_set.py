@@ -35,6 +35,12 @@ options:
     type: list
     elements: str
     default: []
+  validate_mentions:
+    description:
+      - Whether a staged file that the command names in what it says is refused, too.
+      - For judges that warn of what they ignore, and succeed, such as C(systemd-analyze verify).
+    type: bool
+    default: false
   validate_when:
     description: A path; while it does not exist on the host, O(validate) is not run.
     type: path
@@ -257,8 +263,9 @@ def validate(module: AnsibleModule, files: dict[str, bytes]) -> bool:
         stage(Path(folder), files)
         command = [part.replace("%s", folder) for part in module.params["validate"]]
         status, out, err = module.run_command(command)
-    if status:
-        said = "\n".join(part.strip() for part in (out, err) if part.strip()).replace(f"{folder}/", "")
+    said = "\n".join(part.strip() for part in (out, err) if part.strip())
+    if status or (module.params["validate_mentions"] and f"{folder}/" in said):
+        said = said.replace(f"{folder}/", "")
         judge = " ".join(module.params["validate"]).replace("%s", "").strip()
         module.fail_json(msg=f"The files are refused by `{judge}`:\n{said}", rc=status)
     return True
@@ -281,6 +288,7 @@ def main() -> None:
             "files": {"type": "dict", "required": True},
             "exclusive": {"type": "list", "elements": "str", "default": []},
             "validate": {"type": "list", "elements": "str", "default": []},
+            "validate_mentions": {"type": "bool", "default": False},
             "validate_when": {"type": "path"},
             "owner": {"type": "str", "default": "root"},
             "group": {"type": "str", "default": "root"},

@@ -134,12 +134,13 @@ def check_errors(client: openai.OpenAI, http: httpx.Client, host: Host, evidence
 def check_secrecy(client: openai.OpenAI, model: str, site: Site, host: Host, evidence: Evidence) -> None:
     marked = f"prompt-{uuid.uuid4()}"
     client.completions.create(model=model, prompt=marked, max_tokens=1)
-    # The key is looked for on the host, out of its own file: it stands in no command line.
+    # Only in Citadel's own entries, for sudo writes the search itself into the journal. The key is taken out
+    # of its file on the host, so that it stands in no command line.
     searches = {
         "a prompt": f"grep --count --fixed-strings -- {marked}",
         "the key": f"grep --count --fixed-strings --file={site.key_file}",
     }
     for what, search in searches.items():
-        found = host.run(f"journalctl --since=-5min --output=cat | {search}")
+        found = host.run(f"journalctl --unit='citadel-*' --since=-5min --output=cat | {search}")
         assert found.stdout.strip() == "0", f"{what} stands in the journal"
     evidence("neither prompt nor key stands in the journal")
