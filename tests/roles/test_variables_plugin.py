@@ -142,3 +142,10 @@ def test_secrets_are_not_shown(name):
 
 def test_a_long_value_is_cut():
     assert len(plugin.show("x", "a" * 500)) == 80
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(None, "null"), (True, "true"), (1, "1"), ("1", "'1'"), ([1], "[1]")]
+)
+def test_a_value_is_shown_as_it_would_be_written(value, shown):
+    assert plugin.show("x", value) == shown

@@ -19,6 +19,7 @@ Specs = dict[str, Spec]
 
 _TRUTHS = {"true", "false", "yes", "no", "on", "off", "1", "0"}
 _SECRET_WORDS = ("password", "passwd", "secret", "token", "api_key")
+_AS_IN_YAML = {None: "null", True: "true", False: "false"}
 _LONGEST_VALUE = 80
 _HIGHEST_PORT = 65535
 # How alike a name must be to a known one to be taken for it misspelt: less when it carries a role's prefix.
@@ -63,8 +64,7 @@ def show(name: str, value: Any) -> str:
     """Return a value as a message may show it: short, and nothing secret."""
     if any(word in name.rsplit(".", 1)[-1].lower() for word in _SECRET_WORDS):
         return "<hidden>"
-    text = {None: "null", True: "true", False: "false"}.get(value) if _is_scalar(value) else None
-    text = text or repr(value)
+    text = _AS_IN_YAML[value] if value is None or isinstance(value, bool) else repr(value)
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."
 
 
@@ -144,10 +144,6 @@ def _is_network(value: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _is_scalar(value: Any) -> bool:
-    return value is None or isinstance(value, str | int | float)
 
 
 def _is_a(kind: str, value: Any) -> bool:
