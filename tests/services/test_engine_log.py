@@ -29,6 +29,10 @@ NEUTRAL = [
             LogLine(logging.INFO, "", "Application startup complete."),
         ),
         ("(Worker pid=5) said by a library", LogLine(logging.INFO, "Worker", "said by a library")),
+        (
+            "(APIServer pid=1) INFO 11-23 12:53:32 [launcher.py:195] Route: /load, Methods: GET",
+            LogLine(logging.DEBUG, "APIServer", "Route: /load, Methods: GET"),
+        ),
         ("Information for nobody", LogLine(logging.INFO, "", "Information for nobody")),
     ],
 )

@@ -97,7 +97,8 @@ class _Progress:
 
     def show(self, statuses: "list[ServiceStatus]") -> None:
         """Show what is new."""
-        moving = {one.name: f"{one.state}: {one.says}".rstrip(": ") for one in statuses if one.pending}
+        changing = [one for one in statuses if one.state in {"starting", "stopping"}]
+        moving = {one.name: f"{one.state}: {one.says}".rstrip(": ") for one in changing}
         if self._on_terminal:
             text = "   ".join(f"{name} {colour(says, 'yellow')}" for name, says in moving.items())
             typer.echo(f"\r\x1b[2K{text}", nl=False)

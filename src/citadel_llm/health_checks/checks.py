@@ -63,7 +63,7 @@ def services(settings: Settings) -> Iterator[Finding]:
             yield Finding(name, "warning", f"{status.state}: {status.says}", "wait, or see `citadel status`")
         else:
             remedy = f"citadel logs {status.name}, then citadel start {status.name}"
-            yield Finding(name, "failed", f"{status.state}: {status.says}".rstrip(": "), remedy)
+            yield Finding(name, "failed", status.says or status.state, remedy)
 
 
 def weights(settings: Settings) -> Iterator[Finding]:

@@ -16,6 +16,9 @@ _LINE = re.compile(
     r"(?: \d\d-\d\d \d\d:\d\d:\d\d \[(?P<where>[^\]]+)\]|:)\s*(?P<text>.*)$"
 )
 
+_PREFIXED = re.compile(r"^\((?P<process>\S+) pid=\d+\) (?P<text>.*)$")
+_ROUTES = re.compile(r"Route: /|Available routes are:")
+
 _PHASES = (
     (
         re.compile(r"Starting to load model|Loading \w+ checkpoint shards:\s+(?P<share>\d+%)"),
@@ -95,16 +98,12 @@ class LogLine:
 
 
 def parse(line: str) -> LogLine:
-    """Take a line apart; what is not in vLLM's form is of level info."""
-    match = _LINE.match(line)
-    if match is None:
-        prefixed = re.match(r"^\((?P<process>\S+) pid=\d+\) (?P<text>.*)$", line)
-        return (
-            LogLine(logging.INFO, prefixed["process"], prefixed["text"])
-            if prefixed
-            else LogLine(logging.INFO, "", line)
-        )
-    return LogLine(_LEVELS[match["level"]], match["process"] or "", match["text"])
+    """Take a line apart; what is not in vLLM's form is of level info, its list of routes of level debug."""
+    match = _LINE.match(line) or _PREFIXED.match(line)
+    fields = match.groupdict() if match else {"text": line}
+    text = fields["text"]
+    level = logging.DEBUG if _ROUTES.match(text) else _LEVELS[fields.get("level") or "INFO"]
+    return LogLine(level, fields.get("process") or "", text)
 
 
 def phase(text: str) -> str | None:
