@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
-from fake_engine import FakeEngine
-from gateway_site import CHAT, EMBED, LogLines, LoopThread, Site, site_settings, wait_until
 
 from citadel_llm.gateway.service import Server, server_config
 from citadel_llm.store import KeyStore
+
+from .fake_engine import FakeEngine
+from .gateway_site import CHAT, EMBED, LogLines, LoopThread, Site, site_settings, wait_until
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

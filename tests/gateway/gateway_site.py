@@ -16,11 +16,12 @@ from typing import Any
 
 import httpx2
 import openai
-from fake_engine import FakeEngine
 
 from citadel_llm.config import Settings
 from citadel_llm.gateway.service import Server
 from citadel_llm.store import KeyStore
+
+from .fake_engine import FakeEngine
 
 CHAT = "chat-model"
 ALIAS = "gpt-4o"
@@ -96,7 +97,7 @@ class Site:
         self.server.should_exit = True
 
 
-def wait_until(condition: Callable[[], bool], within: float = 5.0) -> None:
+def wait_until(condition: Callable[[], bool], within: float = 15.0) -> None:
     """Wait for something that happens soon."""
     end = time.monotonic() + within
     while not condition():

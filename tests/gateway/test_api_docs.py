@@ -4,13 +4,14 @@ import re
 from pathlib import Path
 
 import pytest
-from gateway_site import Site
 from starlette.routing import compile_path
 
 from citadel_llm.config import Gateway
 from citadel_llm.gateway.app import create_app
 from citadel_llm.gateway.errors import _SHAPES, CLIENT_GONE_STATUS
 from citadel_llm.gateway.metrics import GatewayMetrics
+
+from .gateway_site import Site
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -12,8 +12,9 @@ import httpx2
 import openai
 import pytest
 from aiohttp import web
-from fake_engine import cut
-from gateway_site import CHAT, EMBED, Site, wait_until
+
+from .fake_engine import cut
+from .gateway_site import CHAT, EMBED, Site, wait_until
 
 QUESTION = [{"role": "user", "content": "hello"}]
 ASK = {"model": CHAT, "messages": QUESTION}

@@ -9,9 +9,10 @@ from typing import Any
 import httpx2
 import pytest
 from aiohttp import web
-from gateway_site import ALIAS, CHAT, Site
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from .gateway_site import ALIAS, CHAT, Site
 
 PATH = "/v1/chat/completions"
 ASK = {"model": CHAT, "messages": []}

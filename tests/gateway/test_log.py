@@ -8,8 +8,9 @@ import httpx2
 import openai
 import pytest
 from aiohttp import web
-from fake_engine import cut
-from gateway_site import CHAT, EMBED, LogLines, Site, wait_until
+
+from .fake_engine import cut
+from .gateway_site import CHAT, EMBED, LogLines, Site, wait_until
 
 PATH = "/v1/chat/completions"
 SAID = "marked-said-4711"

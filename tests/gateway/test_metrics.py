@@ -6,10 +6,11 @@ from typing import Any
 import openai
 import pytest
 from aiohttp import web
-from fake_engine import cut
-from gateway_site import CHAT, EMBED, Site, wait_until
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
+
+from .fake_engine import cut
+from .gateway_site import CHAT, EMBED, Site, wait_until
 
 
 def _families(site: Site) -> dict[str, Metric]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import openai
 import pytest
-from gateway_site import ALIAS, CHAT, EMBED, Site
+
+from .gateway_site import ALIAS, CHAT, EMBED, Site
 
 QUESTION = [{"role": "user", "content": "What is the opposite of hot?"}]
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
-from gateway_site import Site
 from starlette.routing import Route
 
 from citadel_llm.gateway.app import create_app
 from citadel_llm.gateway.docs import _HEADERS
+
+from .gateway_site import Site
 
 
 @pytest.fixture

@@ -17,10 +17,11 @@ from typing import Any
 import httpx2
 import pytest
 from aiohttp import web
-from fake_engine import FakeEngine
-from gateway_site import CHAT, LoopThread, site_settings, wait_until
 
 from citadel_llm.store import KeyStore
+
+from .fake_engine import FakeEngine
+from .gateway_site import CHAT, LoopThread, site_settings, wait_until
 
 # What `citadel run gateway` does, with the passed socket as systemd would have it (sd_listen_fds(3)).
 RUN = """
@@ -61,7 +62,7 @@ class Process:
         def answers() -> bool:
             try:
                 return bool(self.http.get("/ready").status_code == 200)
-            except httpx2.ConnectError:
+            except httpx2.TransportError:
                 return False
 
         wait_until(answers, within=30)
