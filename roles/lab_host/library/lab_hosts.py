@@ -109,7 +109,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.citadel_lab.definition import Host, Lab, check, subnet_from
-from ansible.module_utils.citadel_lab.lab import LOCK, Plan, plan_down, plan_purge, plan_up, status
+from ansible.module_utils.citadel_lab.lab import LOCK, Plan, plan_down, plan_purge, plan_up, status, tidy
 from ansible.module_utils.citadel_lab.machine import wait
 from ansible.module_utils.citadel_lab.supervisor import for_this_machine
 from ansible.module_utils.citadel_lab.system import LabError, locked
@@ -171,11 +171,12 @@ def _bring_about(module: AnsibleModule) -> dict[str, object]:
         plan = _PLANS[state](lab, supervisor)
         if not module.check_mode:
             plan.apply()
-    if not module.check_mode:
-        for host in plan.starting:
-            said = wait(lab, host)
-            if said != "running":
-                module.warn(f"{host.name} booted, but its systemd says {said}: see systemctl --failed there")
+    if plan.steps and not module.check_mode:
+        tidy(lab)
+    for host in [] if module.check_mode else plan.starting:
+        said = wait(lab, host)
+        if said != "running":
+            module.warn(f"{host.name} booted, but its systemd says {said}: see systemctl --failed there")
     steps = [step.what for step in plan.steps]
     return {
         "changed": bool(steps),

@@ -8,7 +8,7 @@ from pathlib import Path
 from . import machine, network, pip_settings, rootfs, ssh
 from .definition import Host, Lab
 from .supervisor import Supervisor
-from .system import LabError, remove_tree
+from .system import LabError, locked, remove_tree
 
 # One for all labs of this machine: they share the kernel's forwarding, and may share caches and bridge.
 LOCK = Path("/run/lock/citadel-lab.lock")
@@ -75,13 +75,22 @@ def plan_purge(lab: Lab, supervisor: Supervisor) -> Plan:
     Raises:
         LabError: other hosts use them.
     """
-    if others := others_in(lab):
-        raise LabError(f"{', '.join(others)} still use {lab.cache_dir}: take them down first")
+    named = {host.name for host in lab.hosts}
+    users = sorted({*others_in(lab), *machine.users_of(lab.uv_cache_dir)} - named)
+    if users:
+        raise LabError(f"{', '.join(users)} still use {lab.cache_dir}: take them down first")
     plan = plan_down(lab, supervisor)
     caches = (rootfs.folder_of(lab), machine.packages_of(lab), lab.uv_cache_dir)
     if any(cache.exists() for cache in caches):
-        plan.add(f"remove {lab.cache_dir}", partial(_remove_own, lab.cache_dir, *caches))
+        plan.add(f"remove {lab.cache_dir}", partial(_remove_caches, lab, caches))
     return plan
+
+
+def tidy(lab: Lab) -> None:
+    """Remove what was put aside, and the lab's folders if they are empty; not to be called under the lock."""
+    machine.sweep(lab)
+    with locked(LOCK):
+        _remove_if_empty(lab.machines_dir, lab.state_dir)
 
 
 def others_in(lab: Lab) -> list[str]:
@@ -130,15 +139,19 @@ def _close(lab: Lab) -> None:
     # A host of another lab may be on the same bridge.
     if not network.in_use(lab):
         network.remove(lab)
-    _remove_own(lab.state_dir, lab.machines_dir, lab.ssh_dir)
+    remove_tree(lab.ssh_dir)
 
 
-def _remove_own(folder: Path, *ours: Path) -> None:
-    """Remove what is the lab's in a folder, and the folder if nothing else is in it."""
-    for path in ours:
-        remove_tree(path)
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+def _remove_if_empty(*folders: Path) -> None:
+    for folder in folders:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _remove_caches(lab: Lab, caches: tuple[Path, ...]) -> None:
+    for cache in caches:
+        remove_tree(cache)
+    _remove_if_empty(lab.cache_dir)
 
 
 def _state(lab: Lab, host: Host, supervisor: Supervisor) -> str:

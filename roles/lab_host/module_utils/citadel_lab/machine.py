@@ -12,12 +12,13 @@ from pathlib import Path
 from . import pip_settings, rootfs, ssh
 from .definition import Host, Lab
 from .supervisor import Supervisor
-from .system import LabError, kill, processes, remove_tree, run, wait_until, write
+from .system import LabError, kill, locked_folder, processes, remove_tree, run, wait_until, write
 
 _BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 _UV_CACHE = Path("/var/cache/citadel/uv")
 _ARCHIVES = Path("var/cache/apt/archives")
 _INIT = Path("/usr/local/lib/citadel-lab/init")
+_REMOVED = ".removed-"
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n", re.DOTALL)
 
 # nspawn mounts the cgroups of version 1 read-only, and systemd then ignores every limit it is
@@ -67,6 +68,10 @@ def start(lab: Lab, host: Host, supervisor: Supervisor) -> None:
         raise LabError(f"{host.name} did not start; {_console(lab, host)}")
 
 
+# Not `is-system-running --wait`: on a host with models that says "starting" until the last of them is loaded.
+_BOOTED = "until systemctl is-active --quiet multi-user.target; do sleep 0.2; done; systemctl is-system-running || :"
+
+
 def wait(lab: Lab, host: Host) -> str:
     """Wait until a host has booted and lets us in; returns what its systemd says of itself.
 
@@ -79,19 +84,30 @@ def wait(lab: Lab, host: Host) -> str:
     deadline = time.monotonic() + lab.boot_timeout
     while True:
         try:
-            return ssh.ask(lab, host, "systemctl is-system-running --wait", lab.boot_timeout).strip()
+            return ssh.ask(lab, host, _BOOTED, lab.boot_timeout).strip()
         except LabError as error:  # not yet: logins are refused while a system boots
             if time.monotonic() > deadline:
                 raise LabError(f"{host.name} lets nobody in: {error}\n{_console(lab, host)}") from error
 
 
 def remove(lab: Lab, host: Host, supervisor: Supervisor) -> None:
-    """Kill a host and remove all that it was; the packages it fetched stay in the cache."""
+    """Kill a host and remove all that it was; the packages it fetched stay in the cache.
+
+    Its files are only put aside, to be removed by `sweep`: they may be many, and other runs wait meanwhile.
+    """
     stop(lab, host, supervisor)
     _link_packages(lab.root_of(host) / _ARCHIVES, packages_of(lab) / lab.suite)
-    lab.record_of(host).unlink(missing_ok=True)  # first, so that a removal cut short is seen as one
-    remove_tree(lab.folder_of(host))
+    if lab.folder_of(host).exists():
+        lab.folder_of(host).rename(lab.machines_dir / f"{_REMOVED}{uuid.uuid4().hex}")
     ssh.forget(lab, host)
+
+
+def sweep(lab: Lab) -> None:
+    """Remove the files of hosts that were put aside, also by runs that were killed."""
+    for folder in lab.machines_dir.glob(f"{_REMOVED}*"):
+        with locked_folder(folder) as ours:
+            if ours:
+                remove_tree(folder)
 
 
 def stop(lab: Lab, host: Host, supervisor: Supervisor) -> None:
@@ -157,7 +173,16 @@ def all_in(lab: Lab) -> list[str]:
     """The names of all hosts of the lab, also of half-made ones."""
     if not lab.machines_dir.is_dir():
         return []
-    return sorted(path.name for path in lab.machines_dir.iterdir())
+    return sorted(path.name for path in lab.machines_dir.iterdir() if not path.name.startswith("."))
+
+
+def users_of(folder: Path) -> list[str]:
+    """The names of the hosts, of any lab, that run with a folder bound into them."""
+    users = []
+    for _, words in processes():
+        if _is_nspawn(words) and any(word.startswith(f"--bind={folder}:") for word in words):
+            users += [word.removeprefix("--machine=") for word in words if word.startswith("--machine=")]
+    return users
 
 
 def _files(lab: Lab, host: Host, settings: pip_settings.PipSettings) -> dict[str, tuple[str, int]]:

@@ -54,6 +54,24 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def locked_folder(path: Path) -> Iterator[bool]:
+    """Hold the lock of a folder; False when somebody else does, or it is gone."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        yield False
+    else:
+        yield True
+    finally:
+        os.close(descriptor)
+
+
 def write(path: Path, content: str, mode: int = 0o644) -> None:
     """Put a file in place, whole or not at all, with its folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
