@@ -4,7 +4,8 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -37,26 +38,25 @@ class Demo:
         self._log = log
         self._playbooks = Playbooks(PROJECT, INVENTORY, WORK / "runner")
 
-    def attempt(self, steps: Callable[[], None]) -> bool:
-        """Take the steps; when they run into trouble, say so and return False."""
+    @contextmanager
+    def stages(self) -> Iterator[None]:
+        """Show the stages of what is done within; when one fails, say what and how to go on, and exit."""
         try:
             with self.display:
-                steps()
+                yield
                 self.follower.end()
         except _TROUBLE as trouble:
             failed = self.timeline.running or self.timeline.stages[-1]
-            with self.display:
-                self.follower.end(failed=True)
+            self.follower.end(failed=True)
             login = site.read(PROJECT, INVENTORY).ssh
             failures = self.follower.failures
             failure = failures[-1] if failures else _what_went_wrong(trouble)
             report.show_failure(self.console, failed.words, failure, log=LOG, login=login)
-            return False
-        return True
+            sys.exit(1)
 
-    def lab(self, state: str) -> None:
+    def lab(self, state: str, words: str = "") -> None:
         """Bring the lab hosts into a state."""
-        self.follower.begin("lab_host")
+        self.follower.begin("lab_host", words)
         self._playbooks.run("playbooks/lab.yml", {"lab_host_state": state}, self.follower, self._log)
 
     def deploy(self) -> None:
@@ -65,52 +65,48 @@ class Demo:
         self._playbooks.run("site.yml", {}, self.follower, self._log)
 
 
-def up(demo: Demo) -> int:
+def up(demo: Demo) -> None:
     """From nothing to an answer."""
     deployed = site.read(PROJECT, INVENTORY)
-    started = os.environ.get("CITADEL_DEMO_STARTED")
-    if started:
+    if started := os.environ.get("CITADEL_DEMO_STARTED"):
         stage = demo.timeline.add("bootstrap", time.time() - float(started))
         demo.display.stage_ended(stage, failed=False)
-    found: list[tuple[question.Answers, str]] = []
-
-    def steps() -> None:
+    with demo.stages():
         demo.lab("up")
         demo.deploy()
         demo.follower.begin("question")
         key = question.fetch_key(deployed)
-        found.append((question.ask(deployed, key), key))
-
-    if not demo.attempt(steps):
-        return 1
+        answers = question.ask(deployed, key)
     report.write_timings(TIMINGS, demo.timeline, demo.follower.changed)
     report.show_timings(demo.console, demo.timeline, demo.follower.changed)
-    report.show_answers(demo.console, deployed, *found[0])
-    return 0
+    report.show_answers(demo.console, deployed, answers, key)
 
 
-def down(demo: Demo, state: str) -> int:
-    """Remove all that `up` made; with `purged`, the caches too."""
-    return 0 if demo.attempt(lambda: demo.lab(state)) else 1
+def down(demo: Demo) -> None:
+    """Remove all that `up` made, but what is worth keeping for the next time."""
+    with demo.stages():
+        demo.lab("down", "Lab host: removed, with its network")
 
 
-def main() -> int:
-    """Run the command; 0 when all went well, 1 when a stage failed."""
+def purge(demo: Demo) -> None:
+    """Remove that too."""
+    with demo.stages():
+        demo.lab("purged", "Lab host: removed, with its network and all caches")
+
+
+_VERBS = {"up": up, "down": down, "purge": purge}
+
+
+def main() -> None:
+    """Run the command; exits with 1 when a stage failed."""
     parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
-    parser.add_argument("verb", nargs="?", default="up", choices=["up", "down", "purge"])
+    parser.add_argument("verb", nargs="?", default="up", choices=list(_VERBS))
     verb = parser.parse_args().verb
     WORK.mkdir(parents=True, exist_ok=True)
     # The tools that the playbooks call stand beside this Python.
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     with LOG.open("w") as log:
-        demo = Demo(Console(highlight=False), log)
-        match verb:
-            case "down":
-                return down(demo, "down")
-            case "purge":
-                return down(demo, "purged")
-            case _:
-                return up(demo)
+        _VERBS[verb](Demo(Console(highlight=False), log))
 
 
 def _what_went_wrong(trouble: BaseException) -> str:
@@ -122,4 +118,4 @@ def _what_went_wrong(trouble: BaseException) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

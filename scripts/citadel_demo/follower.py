@@ -34,10 +34,10 @@ class Follower:
         self.failures: list[Failure] = []
         self.changed = 0
 
-    def begin(self, name: str) -> None:
+    def begin(self, name: str, words: str = "") -> None:
         """Begin a stage, and end the one before."""
         self.end()
-        self._display.stage_began(self._timeline.begin(name))
+        self._display.stage_began(self._timeline.begin(name, words))
 
     def end(self, *, failed: bool = False) -> None:
         """End the running stage, if one is."""

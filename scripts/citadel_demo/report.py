@@ -62,7 +62,7 @@ def commands(site: Site) -> list[str]:
     request = f"model={site.model!r}, prompt={COMPLETION!r}, max_tokens=16, temperature=0, stop={STOP!r}"
     code = f"from openai import OpenAI; print(OpenAI().completions.create({request}).choices[0].text)"
     curl = (
-        'curl -s "$OPENAI_BASE_URL/chat/completions" -H "Authorization: Bearer $OPENAI_API_KEY"'
+        'curl -sw "\\n" "$OPENAI_BASE_URL/chat/completions" -H "Authorization: Bearer $OPENAI_API_KEY"'
         f" -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}"
     )
     return [curl, f'.venv/bin/python -c "{code}"', shlex.join(site.ssh)]

@@ -29,12 +29,8 @@ class Stage:
     """A part of the demo: its short name, what it does in words, and how many seconds it took."""
 
     name: str
+    words: str
     seconds: float = 0.0
-
-    @property
-    def words(self) -> str:
-        """What the stage does; a role that is new to the demo is called by its name."""
-        return _WORDS.get(self.name, self.name.replace("_", " ").capitalize())
 
 
 @dataclass
@@ -46,9 +42,9 @@ class Timeline:
     running: Stage | None = None
     _since: float = 0.0
 
-    def begin(self, name: str) -> Stage:
+    def begin(self, name: str, words: str = "") -> Stage:
         """Start a stage; the one before must have ended."""
-        self.running = Stage(name)
+        self.running = Stage(name, words or _words_for(name))
         self.stages.append(self.running)
         self._since = self.clock()
         return self.running
@@ -62,7 +58,7 @@ class Timeline:
 
     def add(self, name: str, seconds: float) -> Stage:
         """Add a stage that ran before the timeline was there."""
-        stage = Stage(name, seconds)
+        stage = Stage(name, _words_for(name), seconds)
         self.stages.append(stage)
         return stage
 
@@ -75,3 +71,8 @@ class Timeline:
     def total(self) -> float:
         """Seconds of all stages that have ended."""
         return sum(stage.seconds for stage in self.stages)
+
+
+def _words_for(name: str) -> str:
+    """What a stage does; a role that is new to the demo is called by its name."""
+    return _WORDS.get(name, name.replace("_", " ").capitalize())
