@@ -304,14 +304,18 @@ def main() -> None:
         module.fail_json(msg="; ".join(faults))
 
     target = resolve_target(module)
-    with acting_as(target) if module.params["as_owner"] else contextlib.nullcontext():
-        plan = make_plan(root, files, module.params["exclusive"], target)
-        changes = diff(root, files, plan)
-    needed = bool(plan.place or plan.remove)
-    validated = needed and validate(module, files)
-    with acting_as(target) if module.params["as_owner"] else contextlib.nullcontext():
+    writer = target if module.params["as_owner"] else Target(os.geteuid(), os.getegid(), 0)
+    try:
+        with acting_as(writer):
+            plan = make_plan(root, files, module.params["exclusive"], target)
+            changes = diff(root, files, plan)
+        needed = bool(plan.place or plan.remove)
+        validated = needed and validate(module, files)
         if needed and not module.check_mode:
-            apply(root, files, plan, target)
+            with acting_as(writer):
+                apply(root, files, plan, target)
+    except OSError as error:
+        module.fail_json(msg=f"The files cannot be put in place: {error}")
     module.exit_json(
         changed=needed,
         placed=plan.place,

@@ -1,0 +1,191 @@
+from pathlib import Path
+
+import pytest
+
+from .modules import load
+
+units = load("roles/systemd_units/library/citadel_units.py")
+services = load("roles/systemd_units/filter_plugins/citadel_services.py")
+
+GATEWAY, ENGINE, OLD = "citadel-gateway.service", "citadel-engine@a.service", "citadel-engine@gone.service"
+WANTED = {GATEWAY: "g1", ENGINE: "e1"}
+
+SHOWN = """\
+Id=citadel-gateway.service
+ActiveState=active
+SubState=running
+Result=success
+UnitFileState=enabled
+NeedDaemonReload=no
+MainPID=7
+StatusText=ready after 0.1 s
+
+Id=citadel-engine@a.service
+ActiveState=activating
+SubState=auto-restart
+Result=exit-code
+UnitFileState=
+NeedDaemonReload=yes
+MainPID=0
+Job=12
+"""
+
+
+def unit(name: str, active: str = "active", sub: str = "running", **changes: object) -> object:
+    known: dict[str, object] = {
+        "result": "success",
+        "enabled": True,
+        "outdated": False,
+        "queued": False,
+        "status": "",
+        "revision": WANTED.get(name, ""),
+    }
+    return units.Unit(name=name, active=active, sub=sub, **(known | changes))
+
+
+TARGET = unit("citadel.target", sub="active")
+
+
+def commands(
+    gateway: object, engine: object, leftover: tuple[str, ...] = (), target: object = TARGET
+) -> list[str]:
+    """What a start would have systemctl do."""
+    plan = units.plan_start({GATEWAY: gateway, ENGINE: engine}, WANTED, list(leftover), target)
+    return [" ".join(command) for command in plan.commands()]
+
+
+def test_reads_what_systemctl_shows(tmp_path: Path) -> None:
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7/environ").write_bytes(b"HOME=/\0CITADEL_REVISION=g1\0")
+    found = units.parse(SHOWN, tmp_path)
+    assert found[GATEWAY].is_ready("g1")
+    assert not found[GATEWAY].is_ready("g2")
+    assert units.describe(found[GATEWAY]) == "active (running): ready after 0.1 s"
+    assert found[ENGINE].failed
+    assert found[ENGINE].outdated
+    assert not found[ENGINE].enabled
+    assert found[ENGINE].revision == ""
+
+
+@pytest.mark.parametrize(
+    ("gateway", "engine", "expected"),
+    [
+        pytest.param(unit(GATEWAY), unit(ENGINE), [], id="all as it should be"),
+        pytest.param(
+            unit(GATEWAY, "inactive", "dead", enabled=False),
+            unit(ENGINE, "inactive", "dead", enabled=False),
+            [
+                f"enable {GATEWAY} {ENGINE}",
+                f"reset-failed {GATEWAY} {ENGINE}",
+                f"start --no-block {GATEWAY} {ENGINE}",
+            ],
+            id="first deploy: started once",
+        ),
+        pytest.param(
+            unit(GATEWAY, revision="g0", outdated=True),
+            unit(ENGINE),
+            ["daemon-reload", f"restart --no-block {GATEWAY}"],
+            id="only what changed",
+        ),
+        pytest.param(
+            unit(GATEWAY), unit(ENGINE, "activating", "start"), [], id="one that comes up is let come up"
+        ),
+        pytest.param(
+            unit(GATEWAY),
+            unit(ENGINE, "activating", "start", revision="e0"),
+            [f"restart --no-block {ENGINE}"],
+            id="one that comes up with old settings is not",
+        ),
+        pytest.param(
+            unit(GATEWAY),
+            unit(ENGINE, "activating", "auto-restart", revision=""),
+            [f"reset-failed {ENGINE}", f"start --no-block {ENGINE}"],
+            id="a crash loop is given another try",
+        ),
+        pytest.param(
+            unit(GATEWAY),
+            unit(ENGINE, "failed", "failed", revision=""),
+            [f"reset-failed {ENGINE}", f"start --no-block {ENGINE}"],
+            id="and so is what was given up",
+        ),
+    ],
+)
+def test_plans_a_start(gateway: object, engine: object, expected: list[str]) -> None:
+    assert commands(gateway, engine) == expected
+
+
+def test_stops_the_engine_of_a_model_that_left_the_catalogue() -> None:
+    assert commands(unit(GATEWAY), unit(ENGINE), leftover=(OLD,)) == [f"stop {OLD}", f"disable {OLD}"]
+
+
+def test_starts_the_target_after_the_services() -> None:
+    target = unit("citadel.target", "inactive", "dead")
+    assert commands(unit(GATEWAY), unit(ENGINE), target=target) == [
+        "reset-failed citadel.target",
+        "start --no-block citadel.target",
+    ]
+
+
+def test_plans_a_stop() -> None:
+    found = {GATEWAY: unit(GATEWAY), ENGINE: unit(ENGINE, "failed", "failed")}
+    plan = units.plan_stop(found, [OLD], TARGET)
+    assert [" ".join(command) for command in plan.commands()] == [
+        f"stop {GATEWAY} citadel.target {OLD}",
+        f"disable {GATEWAY} {ENGINE} citadel.target {OLD}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("active", "sub", "queued", "failed"),
+    [
+        ("active", "running", False, False),
+        ("activating", "start", False, False),
+        ("deactivating", "stop-sigterm", False, False),
+        ("inactive", "dead", True, False),
+        ("inactive", "dead", False, True),
+        ("failed", "failed", False, True),
+        ("activating", "auto-restart", False, True),
+    ],
+)
+def test_knows_what_will_not_come_up(active: str, sub: str, queued: bool, failed: bool) -> None:
+    assert units.Unit.failed.fget(unit(ENGINE, active, sub, queued=queued)) is failed
+
+
+MODELS: list[dict[str, object]] = [
+    {"name": "a", "engine": {"start_timeout": 10, "drain_timeout": 20}},
+    {"name": "b.c-d"},
+]
+
+
+def revisions(models: list[dict[str, object]], identity: object = "release 1") -> dict[str, str]:
+    return {each["name"]: each["revision"] for each in services.engine_services(models, identity)}
+
+
+def test_describes_the_engines() -> None:
+    first, second = services.engine_services(MODELS, "release 1")
+    assert first["name"] == "citadel-engine@a.service"
+    assert first["settings"] == {"TimeoutStartSec": 70, "TimeoutStopSec": 50}
+    assert second["name"] == "citadel-engine@b.c-d.service"
+    assert second["settings"] == {"TimeoutStartSec": 960, "TimeoutStopSec": 90}
+
+
+def test_a_model_restarts_only_for_itself_and_for_what_all_share() -> None:
+    before = revisions(MODELS)
+    assert revisions(MODELS) == before
+    assert revisions([MODELS[0], MODELS[1] | {"aliases": ["x"]}]) == before | {
+        "citadel-engine@b.c-d.service": revisions([MODELS[1] | {"aliases": ["x"]}])[
+            "citadel-engine@b.c-d.service"
+        ]
+    }
+    assert not set(revisions(MODELS, "release 2").values()) & set(before.values())
+
+
+def test_writes_drop_ins() -> None:
+    [(path, text)] = services.drop_ins([services.service(GATEWAY, "x", 60, 60)]).items()
+    assert path == "citadel-gateway.service.d/citadel.conf"
+    assert text.splitlines()[1:] == [
+        "[Service]",
+        f"Environment=CITADEL_REVISION={services.service(GATEWAY, 'x', 60, 60)['revision']}",
+        "TimeoutStartSec=120",
+        "TimeoutStopSec=90",
+    ]
