@@ -30,6 +30,11 @@ done </proc/self/mounts
 exec /sbin/init "$@"
 """
 
+# Not `is-system-running --wait`: that waits for services too, and those of a host with models may load for long.
+_BOOTED = (
+    "until systemctl --quiet is-active multi-user.target; do sleep 0.1; done; systemctl is-system-running"
+)
+
 
 def create(lab: Lab, host: Host, settings: pip_settings.PipSettings) -> None:
     """Make a host's root file system; its record, written last, says that it is complete."""
@@ -66,10 +71,6 @@ def start(lab: Lab, host: Host, supervisor: Supervisor) -> None:
     supervisor.start(host.name, _command(lab, host), log, lab.memory, lab.cpus)
     if not wait_until(lambda: is_running(lab, host), timeout=10):
         raise LabError(f"{host.name} did not start; {_console(lab, host)}")
-
-
-# Not `is-system-running --wait`: on a host with models that says "starting" until the last of them is loaded.
-_BOOTED = "until systemctl is-active --quiet multi-user.target; do sleep 0.2; done; systemctl is-system-running || :"
 
 
 def wait(lab: Lab, host: Host) -> str:
