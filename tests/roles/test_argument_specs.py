@@ -4,9 +4,10 @@ import typing
 
 import pytest
 import yaml
-from role_modules import ROLES, load
 
 from citadel_llm import config
+
+from .role_modules import ROLES, load
 
 ALL = sorted(path.name for path in ROLES.iterdir() if path.is_dir())
 MOST_SHARED = 15

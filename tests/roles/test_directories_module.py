@@ -3,7 +3,8 @@ import os
 import pwd
 
 import pytest
-from role_modules import load
+
+from .role_modules import load
 
 directories = load("library/citadel_directories.py")
 Folder = directories.Folder

@@ -1,7 +1,8 @@
 """The outputs follow nvidia-smi's documented CSV and its known messages; no GPU was asked for them."""
 
 import pytest
-from role_modules import load
+
+from .role_modules import load
 
 gpu_facts = load("library/citadel_gpu_facts.py")
 

@@ -1,8 +1,10 @@
 import json
 import socket
+from typing import Any
 
 import pytest
-from role_modules import load
+
+from .role_modules import load
 
 hardware = load("library/citadel_hardware.py")
 
@@ -35,7 +37,7 @@ tmpfs /mnt/nvme0n1/scratch tmpfs rw 0 0
 /dev/nvme2n1 /mnt/nvme0n1/scratch xfs rw 0 0
 """
 CARD = {"index": 0, "uuid": "GPU-0", "name": "NVIDIA GeForce RTX 5060 Ti", "memory_mib": 16311}
-SERVER = {
+SERVER: dict[str, Any] = {
     "cpu": {"model": "AMD Ryzen Threadripper PRO 7965WX 24-Cores", "sockets": 1, "cores": 24, "threads": 48},
     "memory_gib": 251.4,
     "storage": [

@@ -1,7 +1,8 @@
 import json
 
 import pytest
-from role_modules import load
+
+from .role_modules import load
 
 sources = load("library/citadel_model_sources.py")
 

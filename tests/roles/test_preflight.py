@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from role_modules import ROOT
+
+from .role_modules import ROOT
 
 PLAYBOOK = Path(sys.executable).with_name("ansible-playbook")
 PACKAGE = {"kind": "package", "package": "p", "version": "1", "path": "w.gguf", "sha256": "0" * 64}

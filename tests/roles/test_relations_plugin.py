@@ -1,5 +1,6 @@
 import pytest
-from role_modules import ROOT, load
+
+from .role_modules import ROOT, load
 
 plugin = load("roles/citadel/action_plugins/citadel_relations.py")
 

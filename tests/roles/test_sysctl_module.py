@@ -1,7 +1,8 @@
 import os
 
 import pytest
-from role_modules import load
+
+from .role_modules import load
 
 sysctl = load("library/citadel_sysctl.py")
 

@@ -7,7 +7,8 @@ import subprocess
 import pytest
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from role_modules import ROLES
+
+from .role_modules import ROLES
 
 ROLE = ROLES / "citadel_user"
 VARIABLES = yaml.safe_load((ROLE / "vars/main.yml").read_text())

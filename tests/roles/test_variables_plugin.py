@@ -1,5 +1,6 @@
 import pytest
-from role_modules import load
+
+from .role_modules import load
 
 plugin = load("roles/citadel/action_plugins/citadel_variables.py")
 

@@ -2,7 +2,8 @@ import importlib.metadata
 import sys
 
 import pytest
-from role_modules import load
+
+from .role_modules import load
 
 verify_env = load("roles/python_env/files/verify_env.py")
 

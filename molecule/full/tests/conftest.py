@@ -3,29 +3,12 @@
 import json
 import os
 import subprocess
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import testinfra
+from deployed import INVENTORY, PROJECT, Site
 from openai import OpenAI
 from testinfra.host import Host
-
-PROJECT = Path(__file__).parents[3]
-INVENTORY = PROJECT / "molecule" / "inventory"
-MODEL = "smollm2-135m-instruct"
-
-
-@dataclass(frozen=True)
-class Site:
-    """Where the deployed API answers, and the key that the first deploy made."""
-
-    base_url: str
-    key: str
-
-    def client(self, key: str | None = None) -> OpenAI:
-        """Return the official client, without the retries that would hide a refusal."""
-        return OpenAI(base_url=f"{self.base_url}/v1", api_key=key or self.key, max_retries=0, timeout=120)
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,13 @@
 """What a colleague with the OpenAI SDK sees, of a real model, after the host was restarted.
 
-The prompts are those on whose answers even so small a model is sure: its first token leads the second by a wide
-margin in every precision, so that rounding cannot flip it.
+The prompts are those on whose answers even so small a model is sure: its first token leads the second by
+a wide margin in every precision, so that rounding cannot flip it.
 """
 
 import httpx2 as httpx
 import openai
 import pytest
-from conftest import MODEL, Site
+from deployed import MODEL, Site
 from openai import OpenAI
 
 

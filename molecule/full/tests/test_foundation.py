@@ -54,7 +54,7 @@ def sudo_verdicts(host: Host) -> list[str]:
         lines.append(f"if said=$(sudo -n {command} 2>&1 </dev/null); then echo allowed; else case $said in")
         lines.append("*'password is required'*|*'not allowed'*) echo refused;; *) echo failed;; esac; fi")
     with host.sudo("citadel"):
-        return host.check_output("\n".join(lines)).splitlines()
+        return str(host.check_output("\n".join(lines))).splitlines()
 
 
 @pytest.mark.parametrize("number", range(len(SUDO)), ids=[command for command, _ in SUDO])

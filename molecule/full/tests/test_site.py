@@ -5,7 +5,7 @@ from pathlib import Path
 
 import ansible_runner
 import pytest
-from conftest import INVENTORY, PROJECT
+from deployed import INVENTORY, PROJECT
 
 TAGS = (
     "hardware",
