@@ -30,7 +30,7 @@ done </proc/self/mounts
 exec /sbin/init "$@"
 """
 
-# Not `is-system-running --wait`: that waits for services too, and those of a host with models may load for long.
+# Not `is-system-running --wait`: it waits for all services, and models may load for long.
 _BOOTED = (
     "until systemctl --quiet is-active multi-user.target; do sleep 0.1; done; systemctl is-system-running"
 )
