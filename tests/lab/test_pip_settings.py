@@ -21,10 +21,10 @@ def home(tmp_path: Path) -> Path:
     return folder
 
 
-def test_nothing_configured_is_nothing_handed(etc: Path, home: Path) -> None:
+def test_nothing_configured_hands_over_only_where_torchs_cpu_builds_are(etc: Path, home: Path) -> None:
     settings = pip_settings.read({"HOME": str(home)}, etc)
     assert settings.values == {}
-    assert settings.for_uv() == ""
+    assert settings.for_uv() == 'find-links = ["https://download.pytorch.org/whl/cpu/torch/"]\n'
     assert settings.local_paths == []
     assert settings.certificate is None
 

@@ -21,6 +21,8 @@ _HANDED = (
     "retries",
     "trusted-host",
 )
+# torch's CPU builds are on no index. Where pip is told of no place for such packages, their makers' page is it.
+_FIND_LINKS = "https://download.pytorch.org/whl/cpu/torch/"
 _TIMEOUT = ("timeout", "default-timeout")  # the second is the older name of the first
 
 
@@ -62,9 +64,7 @@ class PipSettings:
         uv does not read pip's settings. It gets where to find what no index has, and which index to
         ask; not further indexes, for uv stops at the first that knows a name.
         """
-        lines = []
-        if self.values.get("find-links"):
-            lines.append(f"find-links = {json.dumps(self.values['find-links'].split())}")
+        lines = [f"find-links = {json.dumps(self.values.get('find-links', _FIND_LINKS).split())}"]
         if self.values.get("index-url"):
             lines.append(f"index-url = {json.dumps(self.values['index-url'])}")
         if self.values.get("no-index", "").lower() in {"1", "true", "yes", "on"}:
