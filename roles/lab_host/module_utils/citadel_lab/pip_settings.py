@@ -21,7 +21,7 @@ _HANDED = (
     "retries",
     "trusted-host",
 )
-# torch's CPU builds are on no index. Where pip is told of no place for such packages, their makers' page is it.
+# torch's CPU builds are on no index. Where pip is told of no place that has them, it is their makers' page.
 _FIND_LINKS = "https://download.pytorch.org/whl/cpu/torch/"
 _TIMEOUT = ("timeout", "default-timeout")  # the second is the older name of the first
 
