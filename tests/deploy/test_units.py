@@ -151,6 +151,23 @@ def test_knows_what_will_not_come_up(active: str, sub: str, queued: bool, failed
     assert units.Unit.failed.fget(unit(ENGINE, active, sub, queued=queued)) is failed
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (
+            '{"event": "ended", "level": "error", "service": "x", "reason": "no GPU"}',
+            "error: ended reason=no GPU",
+        ),
+        ('{"event": "up"}', "up"),
+        ("Main process exited", "Main process exited"),
+        ("[1]", "[1]"),
+        ("{not json", "{not json"),
+    ],
+)
+def test_shows_a_log_as_people_read_it(line: str, expected: str) -> None:
+    assert units.readable(line) == expected
+
+
 MODELS: list[dict[str, object]] = [
     {"name": "a", "engine": {"start_timeout": 10, "drain_timeout": 20}},
     {"name": "b.c-d"},

@@ -79,6 +79,7 @@ actions:
 """
 
 import fnmatch
+import json
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -96,7 +97,9 @@ PROPERTIES = (
     "Job",
     "StatusText",
 )
-JOURNAL_LINES = 30
+JOURNAL_LINES = 20
+# What every entry of a service's log has, and what a person who reads its end knows already.
+COMMON_KEYS = {"event", "level", "logger", "service", "timestamp"}
 VARIABLE = b"CITADEL_REVISION="
 
 
@@ -245,7 +248,18 @@ class Systemctl:
         """Return the end of a unit's journal."""
         command = ["journalctl", "--no-pager", "--output=cat", f"--lines={JOURNAL_LINES}", f"--unit={name}"]
         _, out, err = self.module.run_command(command)
-        return str(out or err).strip()
+        return "\n".join(readable(line) for line in str(out or err).strip().splitlines())
+
+
+def readable(line: str) -> str:
+    """Write an entry of a service's JSON log as a person reads it; other lines stay as they are."""
+    try:
+        entry = json.loads(line)
+        event = entry["event"]
+    except (ValueError, KeyError, TypeError):
+        return line
+    details = " ".join(f"{key}={value}" for key, value in entry.items() if key not in COMMON_KEYS)
+    return f"{entry.get('level', '')}: {event} {details}".strip(": ")
 
 
 def describe(unit: Unit) -> str:
