@@ -36,7 +36,7 @@ class Demo:
         self.display = display_for(console, self.timeline)
         self.follower = Follower(self.timeline, self.display)
         self._log = log
-        self._playbooks = Playbooks(PROJECT, INVENTORY, WORK / "runner")
+        self._playbooks = Playbooks(PROJECT, INVENTORY)
 
     @contextmanager
     def stages(self) -> Iterator[None]:

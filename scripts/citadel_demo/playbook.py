@@ -1,10 +1,10 @@
 """Runs a playbook through ansible-runner, with every line of Ansible's output in a log."""
 
-import shutil
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TextIO
 
 import ansible_runner
@@ -19,11 +19,9 @@ class PlaybookError(Exception):
 class Playbooks:
     """The playbooks of a project, run with one inventory."""
 
-    def __init__(self, project: Path, inventory: Path, work: Path) -> None:
-        """`work` is a folder for ansible-runner's own files."""
+    def __init__(self, project: Path, inventory: Path) -> None:
         self._project = project
         self._inventory = inventory
-        self._work = work
 
     def run(self, name: str, variables: Mapping[str, str], follower: Follower, log: TextIO) -> None:
         """Run a playbook to its end.
@@ -40,11 +38,10 @@ class Playbooks:
             follower.follow(event)
             return False  # the log is what is kept
 
-        shutil.rmtree(self._work, ignore_errors=True)
-        self._work.mkdir(parents=True)
-        with _own_signals():
+        # ansible-runner writes down the whole environment, secrets and all: into a folder that goes with it.
+        with TemporaryDirectory(prefix="citadel-demo-") as work, _own_signals():
             done = ansible_runner.run(
-                private_data_dir=str(self._work),
+                private_data_dir=work,
                 project_dir=str(self._project),
                 playbook=name,
                 inventory=str(self._inventory),
