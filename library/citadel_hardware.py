@@ -18,6 +18,11 @@ options:
     description: What the host must have; a requirement that is absent is not checked.
     type: dict
     default: {}
+  paths:
+    description: Storage paths that are written down, whether or not the profile names them.
+    type: list
+    elements: path
+    default: []
   gpus:
     description: What M(citadel_gpu_facts) returned.
     type: dict
@@ -175,13 +180,13 @@ def observe_storage(path: str, mounts: str) -> Facts:
     return {"path": path, "size_gib": size, **mount_of(str(nearest.resolve()), mounts)}
 
 
-def observe(profile: Facts, gpus: Facts) -> Facts:
+def observe(paths: list[str], gpus: Facts) -> Facts:
     """Gather all facts of this host."""
     mounts = Path("/proc/self/mounts").read_text()
     return {
         "cpu": parse_cpu(Path("/proc/cpuinfo").read_text()),
         "memory_gib": parse_memory(Path("/proc/meminfo").read_text()),
-        "storage": [observe_storage(wanted["path"], mounts) for wanted in profile.get("storage", [])],
+        "storage": [observe_storage(path, mounts) for path in paths],
         "gpus": gpus["gpus"],
         "gpus_reason": gpus["reason"],
         "driver": gpus["driver"],
@@ -336,6 +341,10 @@ def summary(facts: Facts) -> list[str]:
         f"system  {facts['os']['name']}, kernel {facts['os']['kernel']}",
         f"CPU     {cpu['model']}: {cpu['cores']} cores, {cpu['threads']} threads",
         f"memory  {facts['memory_gib']} GiB",
+        *(
+            f"storage {storage['path']}: {storage['size_gib']} GiB, part of {storage['mount']} ({storage['device']})"
+            for storage in facts["storage"]
+        ),
         f"GPUs    {gpus or 'none: ' + facts['gpus_reason']}",
     ]
 
@@ -370,7 +379,8 @@ def write_report(path: Path, text: str) -> None:
 def run(module: AnsibleModule) -> None:
     """Observe, compare, report."""
     parameters = module.params
-    facts = observe(parameters["profile"], parameters["gpus"])
+    profile_paths = [storage["path"] for storage in parameters["profile"].get("storage") or []]
+    facts = observe(sorted({*parameters["paths"], *profile_paths}), parameters["gpus"])
     try:
         lasting = compare(parameters["profile"], facts, parameters["engine_build"])
     except re.error as error:
@@ -403,6 +413,7 @@ def main() -> None:
         AnsibleModule(
             argument_spec={
                 "profile": {"type": "dict", "default": {}},
+                "paths": {"type": "list", "elements": "path", "default": []},
                 "gpus": {"type": "dict", "required": True},
                 "engine_build": {"type": "str", "required": True},
                 "services": {"type": "list", "elements": "dict", "default": []},

@@ -100,6 +100,12 @@ def test_the_mount_that_holds_a_path(path, point, device):
     assert (found["mount"], found["device"]) == (point, device)
 
 
+def test_a_path_that_is_not_there_yet_is_looked_for_above():
+    found = hardware.observe_storage("/no/such/folder", "/dev/root / ext4 rw 0 0\n")
+    assert (found["path"], found["mount"], found["device"]) == ("/no/such/folder", "/", "/dev/root")
+    assert found["size_gib"] > 0
+
+
 def failed(profile, facts=None, engine_build="cpu"):
     findings = hardware.compare(profile, SERVER | (facts or {}), engine_build)
     return [finding.requirement for finding in findings if not finding.met]

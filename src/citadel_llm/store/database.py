@@ -46,8 +46,8 @@ def _create_private_file(path: Path) -> None:
     except OSError as error:
         raise StoreUnavailableError(f"the database {path} cannot be made: {error.strerror}") from None
     try:
-        # Made by root, it would shut out the service, to which the folder belongs. Nobody else may ask for this:
-        # the service's system call filter would kill it.
+        # Made by root, it would shut out the service, to which the folder belongs. Nobody else may ask for
+        # this: the service's system call filter would kill it.
         if os.geteuid() == 0:
             folder = path.parent.stat()
             os.fchown(descriptor, folder.st_uid, folder.st_gid)
