@@ -342,8 +342,8 @@ def summary(facts: Facts) -> list[str]:
         f"CPU     {cpu['model']}: {cpu['cores']} cores, {cpu['threads']} threads",
         f"memory  {facts['memory_gib']} GiB",
         *(
-            f"storage {storage['path']}: {storage['size_gib']} GiB, part of {storage['mount']} ({storage['device']})"
-            for storage in facts["storage"]
+            f"storage {disk['path']}: {disk['size_gib']} GiB, part of {disk['mount']} ({disk['device']})"
+            for disk in facts["storage"]
         ),
         f"GPUs    {gpus or 'none: ' + facts['gpus_reason']}",
     ]
