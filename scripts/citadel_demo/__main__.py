@@ -103,8 +103,6 @@ def main() -> None:
     parser.add_argument("verb", nargs="?", default="up", choices=list(_VERBS))
     verb = parser.parse_args().verb
     WORK.mkdir(parents=True, exist_ok=True)
-    # The tools that the playbooks call stand beside this Python.
-    os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     with LOG.open("w") as log:
         _VERBS[verb](Demo(Console(highlight=False), log))
 

@@ -1,6 +1,8 @@
 """Runs a playbook through ansible-runner, with every line of Ansible's output in a log."""
 
+import os
 import signal
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,7 +48,7 @@ class Playbooks:
                 playbook=name,
                 inventory=str(self._inventory),
                 extravars=dict(variables),
-                envvars={"ANSIBLE_NOCOLOR": "1"},
+                envvars={"ANSIBLE_NOCOLOR": "1", "PATH": _path_with_our_tools()},
                 event_handler=handle,
                 quiet=True,
             )
@@ -67,3 +69,8 @@ def _own_signals() -> Iterator[None]:
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+
+
+def _path_with_our_tools() -> str:
+    """PATH with this Python's own folder in front: Ansible stands there, and what playbooks call."""
+    return f"{Path(sys.executable).parent}:{os.environ['PATH']}"

@@ -33,7 +33,11 @@ def show_timings(console: Console, timeline: Timeline, changed: int) -> None:
     table.add_column()
     for stage in timeline.stages:
         table.add_row(f"{stage.seconds:.1f} s", Text(stage.words))
-    tasks = f"{changed} tasks changed something" if changed else "nothing was changed: all was there already"
+    tasks = (
+        f"tasks that changed something: {changed}"
+        if changed
+        else "nothing was changed: all was there already"
+    )
     table.add_row(f"{timeline.total:.1f} s", Text(f"in all; {tasks}"), style="bold")
     console.print(Padding(table, (1, 0, 0, 2)))
 
