@@ -41,6 +41,10 @@ options:
       - For judges that warn of what they ignore, and succeed, such as C(systemd-analyze verify).
     type: bool
     default: false
+  validate_advice:
+    description: What ends the message of a refusal, such as where the files' contents come from.
+    type: str
+    default: ""
   validate_when:
     description: A path; while it does not exist on the host, O(validate) is not run.
     type: path
@@ -267,7 +271,9 @@ def validate(module: AnsibleModule, files: dict[str, bytes]) -> bool:
     if status or (module.params["validate_mentions"] and f"{folder}/" in said):
         said = said.replace(f"{folder}/", "")
         judge = " ".join(module.params["validate"]).replace("%s", "").strip()
-        module.fail_json(msg=f"The files are refused by `{judge}`:\n{said}", rc=status)
+        advice = module.params["validate_advice"]
+        lines = [f"The files are refused by `{judge}`:", said, *([advice] if advice else [])]
+        module.fail_json(msg="\n".join(lines), rc=status)
     return True
 
 
@@ -289,6 +295,7 @@ def main() -> None:
             "exclusive": {"type": "list", "elements": "str", "default": []},
             "validate": {"type": "list", "elements": "str", "default": []},
             "validate_mentions": {"type": "bool", "default": False},
+            "validate_advice": {"type": "str", "default": ""},
             "validate_when": {"type": "path"},
             "owner": {"type": "str", "default": "root"},
             "group": {"type": "str", "default": "root"},
