@@ -33,7 +33,7 @@ lint: bootstrap ## Linters alone
 types: bootstrap
 	mypy $(PYTHON_SOURCES)
 unit: bootstrap
-	pytest -m "not lab"
+	pytest -m "not lab" -n auto --dist loadfile
 
 .PHONY: test
 test: check ## All that CI runs: check, tests on lab hosts, molecule (needs root)
