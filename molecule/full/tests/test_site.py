@@ -23,12 +23,14 @@ TAGS = (
 )
 
 
-def run_site(tmp_path: Path, hostname: str, arguments: str) -> dict[str, int]:
-    """Run the site and return the host's recap: how many tasks were ok, changed, failed …."""
+def run_site(
+    tmp_path: Path, hostname: str, arguments: str = "", playbook: str = "site.yml"
+) -> dict[str, int]:
+    """Run a playbook and return the host's recap: how many tasks were ok, changed, failed …."""
     run = ansible_runner.run(
         private_data_dir=str(tmp_path),
         project_dir=str(PROJECT),
-        playbook="site.yml",
+        playbook=playbook,
         inventory=str(INVENTORY),
         envvars={"ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "PATH": os.environ["PATH"]},
         cmdline=arguments,
@@ -47,5 +49,11 @@ def test_a_role_run_alone_works_and_changes_nothing(tmp_path: Path, hostname: st
 
 def test_a_check_works_and_changes_nothing(tmp_path: Path, hostname: str) -> None:
     recap = run_site(tmp_path, hostname, "--check --diff")
+    assert recap["ok"] > 0
+    assert recap["changed"] == 0
+
+
+def test_every_item_that_can_be_seen_here_is_proven(tmp_path: Path, hostname: str) -> None:
+    recap = run_site(tmp_path, hostname, playbook="playbooks/validate.yml")
     assert recap["ok"] > 0
     assert recap["changed"] == 0
