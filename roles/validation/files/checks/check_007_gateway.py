@@ -3,15 +3,18 @@
 import json
 import uuid
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import httpx2 as httpx
-import openai
 import pytest
 from testinfra.host import Host
 
 from checks.probe import said
 from checks.recorder import Evidence, NotProven
 from checks.site import Site
+
+if TYPE_CHECKING:
+    import openai
 
 # Paths of an engine that the gateway must not let through.
 CLOSED = ("/tokenize", "/pooling", "/score", "/invocations", "/v1/load_lora_adapter", "/collective_rpc")
@@ -33,8 +36,10 @@ def http(site: Site, key: str) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="module")
-def client(site: Site, key: str) -> openai.OpenAI:
+def client(site: Site, key: str) -> "openai.OpenAI":
     """The official client, without the retries that would hide a refusal."""
+    import openai  # noqa: PLC0415 - it takes longer to load than all quick checks take
+
     return openai.OpenAI(
         base_url=f"{site.api_url}/v1", api_key=key, max_retries=0, timeout=site.answer_timeout
     )
@@ -57,25 +62,33 @@ def check_ready(http: httpx.Client, evidence: Evidence) -> None:
 
 @pytest.mark.quick
 @pytest.mark.item("007", "Model service endpoints created")
-def check_models(client: openai.OpenAI, site: Site, evidence: Evidence) -> None:
-    served = {model.id for model in client.models.list()}
+def check_models(http: httpx.Client, site: Site, evidence: Evidence) -> None:
+    served = {model["id"] for model in http.get("/v1/models").raise_for_status().json()["data"]}
     missing = {model["name"] for model in site.models} - served
     assert not missing, f"not served: {missing}"
     evidence(f"serves {', '.join(sorted(served))}")
 
 
+@pytest.mark.item("007", "Model service endpoints created")
+def check_sdk(client: "openai.OpenAI", site: Site, evidence: Evidence) -> None:
+    served = {model.id for model in client.models.list()}
+    assert {model["name"] for model in site.models} <= served
+    evidence("OpenAI's SDK lists them, too")
+
+
 @pytest.mark.quick
 @pytest.mark.item("007", "Request routing and load balancing implemented")
-def check_answer(client: openai.OpenAI, model: str, evidence: Evidence) -> None:
-    answer = client.completions.create(
-        model=model, prompt="The capital of France is", temperature=0, max_tokens=4
-    )
-    assert answer.choices[0].text.strip(), "the answer is empty"
-    evidence(f"{model} goes on after 'The capital of France is': {answer.choices[0].text.strip()!r}")
+def check_answer(http: httpx.Client, model: str, evidence: Evidence) -> None:
+    body = {"model": model, "prompt": "The capital of France is", "temperature": 0, "max_tokens": 4}
+    answer = http.post("/v1/completions", json=body)
+    assert answer.status_code == 200, f"{answer.status_code}: {answer.text}"
+    text = answer.json()["choices"][0]["text"].strip()
+    assert text, "the answer is empty"
+    evidence(f"{model} goes on after 'The capital of France is': {text!r}")
 
 
 @pytest.mark.item("007", "Request routing and load balancing implemented")
-def check_stream(client: openai.OpenAI, model: str, evidence: Evidence) -> None:
+def check_stream(client: "openai.OpenAI", model: str, evidence: Evidence) -> None:
     stream = client.chat.completions.create(
         model=model,
         messages=[{"role": "user", "content": "What is the opposite of hot?"}],
@@ -115,10 +128,11 @@ def check_documentation(http: httpx.Client, evidence: Evidence) -> None:
 
 
 @pytest.mark.item("007", "Error handling and logging implemented")
-def check_errors(client: openai.OpenAI, http: httpx.Client, host: Host, evidence: Evidence) -> None:
-    with pytest.raises(openai.NotFoundError) as unknown:
+def check_errors(client: "openai.OpenAI", http: httpx.Client, host: Host, evidence: Evidence) -> None:
+    with pytest.raises(Exception, match="no-such-model") as unknown:
         client.completions.create(model="no-such-model", prompt="Hello")
-    assert unknown.value.code == "model_not_found"
+    assert type(unknown.value).__name__ == "NotFoundError"
+    assert getattr(unknown.value, "code", None) == "model_not_found"
 
     request_id = f"validation-{uuid.uuid4()}"
     answer = http.get("/v1/models", headers={"X-Request-Id": request_id})
@@ -131,7 +145,7 @@ def check_errors(client: openai.OpenAI, http: httpx.Client, host: Host, evidence
 
 
 @pytest.mark.item("007", "API gateway validated")
-def check_secrecy(client: openai.OpenAI, model: str, site: Site, host: Host, evidence: Evidence) -> None:
+def check_secrecy(client: "openai.OpenAI", model: str, site: Site, host: Host, evidence: Evidence) -> None:
     marked = f"prompt-{uuid.uuid4()}"
     client.completions.create(model=model, prompt=marked, max_tokens=1)
     # Only in Citadel's own entries, for sudo writes the search itself into the journal. The key is taken out
