@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "vars_files": [str(ROOT / "roles/citadel/defaults/main.yml"), str(role / "defaults/main.yml")],
         "vars": {
             "ansible_facts": {"systemd": {"version": VERSION}},
+            "ansible_python_interpreter": sys.executable,
             "__systemd_units_interpreter_folder": "",
         },
         "tasks": tasks,

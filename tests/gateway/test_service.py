@@ -141,7 +141,7 @@ def test_a_stop_does_not_wait_for_ever(gateway: Process, signals: int) -> None:
     texts: list[str] = []
     client = threading.Thread(target=_stream, args=(gateway, texts))
     client.start()
-    wait_until(lambda: bool(gateway.engine.seen))
+    wait_until(lambda: any(seen.path == "/v1/chat/completions" for seen in gateway.engine.seen))
     began = time.monotonic()
     for _ in range(signals):
         gateway.signal(signal.SIGTERM)
@@ -171,7 +171,7 @@ def test_a_stop_tells_those_whose_answer_has_not_begun(gateway: Process) -> None
 
     client = threading.Thread(target=ask)
     client.start()
-    wait_until(lambda: bool(gateway.engine.seen))
+    wait_until(lambda: any(seen.path == "/v1/chat/completions" for seen in gateway.engine.seen))
     gateway.signal(signal.SIGTERM)
     time.sleep(0.3)
     gateway.signal(signal.SIGTERM)

@@ -159,6 +159,8 @@ class BaseService:
         finally:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 loop.remove_signal_handler(number)
+                # The end is reached: one that comes late must not turn it into a death by a signal.
+                signal.signal(number, signal.SIG_IGN)
         return self._exit_code()
 
     async def _come_up(self) -> bool:
