@@ -9,6 +9,8 @@ from checks.site import Site
 
 CORE = ("fastapi", "uvicorn", "pydantic", "aiohttp", "sqlalchemy", "prometheus-client", "psutil")
 
+NO_ENGINE = "no engine is to run on this host (python_env_engine is false)"
+
 
 def pinned(host: Host, requirements: str) -> dict[str, str]:
     """Names and versions in a lock, without those that only hold on some platforms."""
@@ -29,7 +31,8 @@ def check_interpreter(host: Host, site: Site, evidence: Evidence, not_proven: No
 
 @pytest.mark.item("003", "Virtual environment created")
 def check_environments(host: Host, site: Site, evidence: Evidence) -> None:
-    for python in (site.release_python, site.engine_python):
+    for environment in site.environments:
+        python = f"{environment}/bin/python"
         prefixes = said(host, f"{python} -c 'import sys; print(sys.prefix, sys.base_prefix)'").split()
         assert prefixes[0] != prefixes[1], f"{python} is not in an environment of its own"
         evidence(prefixes[0])
@@ -46,7 +49,9 @@ def check_core(host: Host, site: Site, evidence: Evidence) -> None:
 
 
 @pytest.mark.item("003", "vLLM dependencies installed")
-def check_vllm(host: Host, site: Site, evidence: Evidence) -> None:
+def check_vllm(host: Host, site: Site, evidence: Evidence, not_proven: NotProven) -> None:
+    if not site.engine_build:
+        not_proven(NO_ENGINE)
     locked = pinned(host, f"{site.root}/envs/engine/requirements.txt")
     found = versions(host, site.engine_python, locked)
     wrong = [name for name, version in locked.items() if found.get(name) != version]
@@ -57,6 +62,8 @@ def check_vllm(host: Host, site: Site, evidence: Evidence) -> None:
 
 @pytest.mark.item("003", "PyTorch with CUDA installed")
 def check_torch(host: Host, site: Site, evidence: Evidence, not_proven: NotProven) -> None:
+    if not site.engine_build:
+        not_proven(NO_ENGINE)
     evidence(f"torch {versions(host, site.engine_python, ['torch'])['torch']}")
     if site.engine_build == "cpu":
         not_proven("this host's engine is the CPU build")
@@ -69,15 +76,15 @@ def check_torch(host: Host, site: Site, evidence: Evidence, not_proven: NotProve
 
 @pytest.mark.item("003", "Requirements file created")
 def check_requirements(host: Host, site: Site, evidence: Evidence) -> None:
-    for environment in ("current/venv", "envs/engine"):
-        path = f"{site.root}/{environment}/requirements.txt"
+    for environment in site.environments:
+        path = f"{environment}/requirements.txt"
         assert "--hash=sha256:" in said(host, "cat %s", path), f"{path} has no hashes"
         evidence(path)
 
 
 @pytest.mark.item("003", "Environment verified")
 def check_verified(host: Host, site: Site, evidence: Evidence) -> None:
-    for environment in ("current/venv", "envs/engine"):
-        marker = host.file(f"{site.root}/{environment}/.citadel-complete")
+    for environment in site.environments:
+        marker = host.file(f"{environment}/.citadel-complete")
         assert marker.exists, f"{marker.path} is not there: the build was not finished"
-    evidence("both were verified by versions and by importing before they were marked complete")
+    evidence("verified by versions and by importing, before they were marked complete")

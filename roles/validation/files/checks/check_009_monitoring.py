@@ -1,6 +1,7 @@
 """Task-009: metrics and logs."""
 
 import json
+import time
 from typing import Any
 from urllib.parse import quote
 
@@ -10,6 +11,8 @@ from testinfra.host import Host
 from checks.probe import fetch_json, said
 from checks.recorder import Evidence, NotProven
 from checks.site import Site
+
+JOBS = {"citadel-gateway", "node", "prometheus"}
 
 
 def query(host: Host, site: Site, expression: str) -> list[dict[str, Any]]:
@@ -22,9 +25,14 @@ def query(host: Host, site: Site, expression: str) -> list[dict[str, Any]]:
 @pytest.mark.item("009", "Prometheus metrics collection set up")
 def check_targets(host: Host, site: Site, evidence: Evidence) -> None:
     url = f"http://127.0.0.1:{site.prometheus_port}/api/v1/targets?state=active"
-    targets = fetch_json(host, url)["data"]["activeTargets"]
-    health = {target["labels"]["job"]: target["health"] for target in targets}
-    assert set(health) == {"citadel-gateway", "node", "prometheus"}
+    # A Prometheus that has just been started takes some seconds to know its targets.
+    for _ in range(10):
+        targets = fetch_json(host, url)["data"]["activeTargets"]
+        health = {target["labels"]["job"]: target["health"] for target in targets}
+        if set(health) == JOBS:
+            break
+        time.sleep(2)
+    assert set(health) == JOBS
     # A target that was not scraped yet is unknown, which is no fault.
     errors = [
         f"{target['labels']['job']}: {target['lastError']}"

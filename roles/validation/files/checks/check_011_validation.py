@@ -5,15 +5,17 @@ import re
 import pytest
 from testinfra.host import Host
 
-from checks.probe import modes, said
+from checks.probe import doctor, modes, said
 from checks.recorder import Evidence, NotProven
 from checks.site import Site
 
 
 @pytest.mark.item("011", "End-to-end system validation performed")
-def check_whole(host: Host, site: Site, evidence: Evidence) -> None:
-    doctor = host.run(f"runuser --login {site.user} --command 'citadel doctor'")
-    assert doctor.rc == 0, doctor.stdout.strip() or doctor.stderr.strip()
+def check_whole(host: Host, site: Site, evidence: Evidence, not_proven: NotProven) -> None:
+    if not site.models:
+        not_proven("the catalogue is empty: there is no model to answer")
+    failed = [one["check"] for one in doctor(host, site.user) if one["verdict"] == "failed"]
+    assert not failed, f"`citadel doctor` finds wrong: {', '.join(failed)}"
     evidence(
         "a real answer came through gateway and engine (Task-007), and `citadel doctor` finds nothing wrong"
     )

@@ -57,6 +57,13 @@ def modes(host: Host, paths: Iterable[str]) -> dict[str, str]:
     return dict(line.split("|", 1) for line in listed.splitlines())
 
 
+def doctor(host: Host, user: str) -> list[dict[str, str]]:
+    """What `citadel doctor` finds as a user: `check`, `verdict` (ok, failed, unknown), `detail`, `remedy`."""
+    done = host.run(f"runuser --login {user} --command 'citadel doctor --json'")
+    assert done.rc in {0, 1}, f"`citadel doctor` ended with {done.rc}: {_last_line(done)}"
+    return list(json.loads(done.stdout))
+
+
 def processes(host: Host, group: str) -> list[int]:
     """The ids of the processes in a control group, under either version of cgroups."""
     files = [f"/sys/fs/cgroup{group}/cgroup.procs", f"/sys/fs/cgroup/systemd{group}/cgroup.procs"]

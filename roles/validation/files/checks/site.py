@@ -11,6 +11,7 @@ class Site:
     Attributes:
         host: Its name in the inventory.
         connection: `kind` (ssh or local), `address`, `port`, `user`, `identity_file`, `arguments` (for ssh).
+        engine_build: cpu, cuda, or empty where no engine is to run.
         api_url: The API's address as clients see it, without `/v1`.
         answer_timeout: Seconds that one answer of a model may take.
         models: The catalogue's entries.
@@ -46,6 +47,11 @@ class Site:
     def services(self) -> list[str]:
         """All units that must run."""
         return ["citadel.target", "citadel-gateway.service", *self.engines]
+
+    @property
+    def environments(self) -> list[str]:
+        """The environments that must be there."""
+        return [f"{self.root}/current/venv", *([f"{self.root}/envs/engine"] if self.engine_build else [])]
 
     @property
     def release_python(self) -> str:
