@@ -23,7 +23,8 @@ demo-down: ## Remove all that the demo made, but its caches
 	@scripts/demo down
 
 .PHONY: check lint types unit
-check: lint types unit ## Everything that needs no root: linters, types, unit tests
+check: bootstrap ## Everything that needs no root: linters, types, unit tests
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=line lint types unit
 lint: bootstrap ## Linters alone
 	ruff check .
 	ruff format --check .
@@ -36,10 +37,10 @@ unit: bootstrap
 	pytest -m "not lab" -n auto --dist loadfile
 
 .PHONY: test
-test: check ## All that CI runs: check, tests on lab hosts, molecule (needs root)
+test: check ## All that CI runs: check, tests on lab hosts, molecule (root's, by sudo)
 	scripts/bootstrap lab
-	pytest -m lab
-	molecule test --all
+	$(AS_ROOT) env PATH="$$PATH" pytest -m lab
+	$(AS_ROOT) env PATH="$$PATH" MOLECULE_COMMAND_BORDERS=0 molecule test --all
 
 .PHONY: prove
 prove: bootstrap ## Chaos, soak and benchmarks, run by hand
