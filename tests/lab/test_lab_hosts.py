@@ -68,9 +68,12 @@ def test_check_mode_says_what_would_be_done_and_does_nothing(both: OwnLab) -> No
 def test_hosts_see_each_other_under_their_own_addresses(both: OwnLab) -> None:
     greeting = both.ssh(ONE, f"exec 3<>/dev/tcp/{TWO['address']}/22; echo probe >&3; cat <&3").stdout
     assert greeting.startswith("SSH-2.0")
-    # sshd names who spoke out of turn.
-    heard = both.ssh(TWO, "sudo journalctl --unit=ssh --output=cat --no-pager").stdout
-    assert f"banner exchange: Connection from {ONE['address']}" in heard
+    # sshd names who spoke out of turn, in the journal, a moment after its greeting.
+    heard = f"banner exchange: Connection from {ONE['address']}"
+    search = f"sudo journalctl --unit=ssh --output=cat --no-pager | grep --quiet {shlex.quote(heard)}"
+    deadline = time.monotonic() + 15
+    while both.ssh(TWO, search).returncode:
+        assert time.monotonic() < deadline, f"{TWO['name']} did not hear from {ONE['address']}"
 
 
 @pytest.fixture

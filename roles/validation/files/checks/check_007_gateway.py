@@ -9,7 +9,7 @@ import httpx2 as httpx
 import pytest
 from testinfra.host import Host
 
-from checks.probe import said
+from checks.probe import logged, said
 from checks.recorder import Evidence, NotProven
 from checks.site import Site
 
@@ -139,8 +139,7 @@ def check_errors(client: "openai.OpenAI", http: httpx.Client, host: Host, eviden
     request_id = f"validation-{uuid.uuid4()}"
     answer = http.get("/v1/models", headers={"X-Request-Id": request_id})
     assert answer.headers["x-request-id"] == request_id
-    lines = said(host, f"journalctl --unit=citadel-gateway --since=-1min --output=cat --grep={request_id}")
-    entry = json.loads(lines.splitlines()[-1])
+    entry = json.loads(logged(host, "citadel-gateway", request_id))
     evidence(
         f"an unknown model: 404 model_not_found; the log's line of a request: {', '.join(sorted(entry))}"
     )
@@ -149,7 +148,12 @@ def check_errors(client: "openai.OpenAI", http: httpx.Client, host: Host, eviden
 @pytest.mark.item("007", "API gateway validated")
 def check_secrecy(client: "openai.OpenAI", model: str, site: Site, host: Host, evidence: Evidence) -> None:
     marked = f"prompt-{uuid.uuid4()}"
-    client.completions.create(model=model, prompt=marked, max_tokens=1)
+    request_id = f"validation-{uuid.uuid4()}"
+    client.completions.create(
+        model=model, prompt=marked, max_tokens=1, extra_headers={"X-Request-Id": request_id}
+    )
+    # Whatever it writes of the request stands there before this line.
+    logged(host, "citadel-gateway", request_id)
     # Only in Citadel's own entries, for sudo writes the search itself into the journal. The key is taken out
     # of its file on the host, so that it stands in no command line.
     searches = {

@@ -1,6 +1,7 @@
 """Questions that several checks ask of a host."""
 
 import json
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,6 +21,23 @@ def said(host: Host, command: str, *arguments: str) -> str:
     done = host.run(command, *arguments)
     assert done.rc == 0, f"`{_short(command, *arguments)}` ended with {done.rc}: {_last_line(done)}"
     return str(done.stdout).strip()
+
+
+def logged(host: Host, unit: str, words: str, within: float = 10) -> str:
+    """The last line of a unit's journal that holds these words. It is waited for: journald lags a moment.
+
+    Args:
+        host: Where it is looked for.
+        unit: The unit's name.
+        words: A regular expression.
+        within: Seconds until it counts as missing.
+    """
+    search = f"journalctl --unit={unit} --since=-2min --output=cat --grep={words}"
+    deadline = time.monotonic() + within
+    while (found := host.run(search)).rc != 0:
+        assert time.monotonic() < deadline, f"no line of {unit}'s journal holds {words}"
+        time.sleep(0.2)
+    return str(found.stdout).strip().splitlines()[-1]
 
 
 def _short(command: str, *arguments: str) -> str:
