@@ -8,8 +8,27 @@ from citadel_llm.services.engine.command import arguments, environment
 SOURCE = {"kind": "folder", "path": "/x"}
 
 
-def settings(build: str, task: str = "generate", **engine: Any) -> Settings:
-    model = {"name": "m", "aliases": ["small"], "source": SOURCE, "task": task, "engine": engine}
+PLAN = {
+    "residency": "resident",
+    "gpus": [1, 2],
+    "pipeline_parallel_size": 2,
+    "max_model_len": 4096,
+    "kv_cache_bytes": 3 << 30,
+    "gpu_memory_utilization": 0.61,
+}
+
+
+def settings(
+    build: str, task: str = "generate", plan: dict[str, Any] | None = None, **engine: Any
+) -> Settings:
+    model = {
+        "name": "m",
+        "aliases": ["small"],
+        "source": SOURCE,
+        "task": task,
+        "engine": engine,
+        "plan": plan,
+    }
     return Settings.model_validate(
         {"environment": "staging", "models_root": "/models", "engine": {"build": build}, "models": [model]}
     )
@@ -24,18 +43,18 @@ def test_a_model_on_the_cpu() -> None:
     assert line("cpu", max_model_len=2048, enforce_eager=True, drain_timeout=30) == (
         "/opt/citadel/envs/engine/bin/python -m vllm.entrypoints.openai.api_server "
         "--uds /run/citadel/engines/m.sock --model /models/m --served-model-name m small --dtype auto "
-        "--tensor-parallel-size 1 --pipeline-parallel-size 1 --shutdown-timeout 30 "
-        "--enable-server-load-tracking --disable-uvicorn-access-log --max-model-len 2048 --enforce-eager"
+        "--tensor-parallel-size 1 --pipeline-parallel-size 1 --max-model-len 2048 --shutdown-timeout 30 "
+        "--enable-server-load-tracking --disable-uvicorn-access-log --enforce-eager"
     )
 
 
 @pytest.mark.parametrize(
     ("engine", "expected"),
     [
-        ({"gpus": [1]}, "--gpu-memory-utilization 0.92"),
         ({"gpus": [0, 1], "tensor_parallel_size": 2}, "--tensor-parallel-size 2"),
         ({"gpus": [0, 1], "pipeline_parallel_size": 2}, "--pipeline-parallel-size 2"),
         ({"gpus": [0], "kv_cache_gib": 3}, "--kv-cache-memory-bytes 3221225472"),
+        ({"gpus": [0], "kv_cache_dtype": "fp8"}, "--kv-cache-dtype fp8"),
         ({"gpus": [0], "quantization": "awq"}, "--quantization awq"),
         ({"gpus": [0], "extra_args": ["--max-num-seqs", "8"]}, "--max-num-seqs 8"),
         ({"gpus": [0], "task": "embed"}, "--runner pooling"),
@@ -43,6 +62,24 @@ def test_a_model_on_the_cpu() -> None:
 )
 def test_options_reach_the_command_line(engine: dict[str, Any], expected: str) -> None:
     assert expected in line("cuda", **engine)
+
+
+def test_what_the_plan_decided_goes_over_what_the_catalogue_wishes() -> None:
+    host = settings("cuda", plan=PLAN, kv_cache_gib=9, tensor_parallel_size=2)
+    words = " ".join(arguments(host, host.models[0]))
+    assert (
+        "--tensor-parallel-size 1 --pipeline-parallel-size 2 "
+        "--gpu-memory-utilization 0.61 --kv-cache-memory-bytes 3221225472 --max-model-len 4096 "
+    ) in words
+    assert environment(host, host.models[0], {})["CUDA_VISIBLE_DEVICES"] == "1,2"
+
+
+def test_the_plan_sizes_the_cpu_s_cache() -> None:
+    host = settings(
+        "cpu", plan=PLAN | {"gpus": [], "pipeline_parallel_size": 1, "gpu_memory_utilization": None}
+    )
+    assert "--gpu-memory-utilization" not in arguments(host, host.models[0])
+    assert environment(host, host.models[0], {})["VLLM_CPU_KVCACHE_SPACE"] == "3"
 
 
 def test_requests_are_not_logged() -> None:

@@ -36,8 +36,7 @@ def _type(field: dict[str, Any]) -> str:
     if several:
         return " or ".join(dict.fromkeys(_type(each) for each in several if each.get("type") != "null"))
     if "$ref" in field:
-        name = field["$ref"].rsplit("/", 1)[-1]
-        return f"[{name}](#{name.lower()})"
+        return _link(field["$ref"].rsplit("/", 1)[-1])
     if "enum" in field or "const" in field:
         return ", ".join(f"`{value}`" for value in field.get("enum") or [field["const"]])
     match field["type"]:
@@ -46,6 +45,10 @@ def _type(field: dict[str, Any]) -> str:
         case "object":
             return f"mapping to {_type(field['additionalProperties'])}"
     return _WORDS[field["type"]] + _limits(field)
+
+
+def _link(name: str) -> str:
+    return "anything" if name == "JsonValue" else f"[{name}](#{name.lower()})"
 
 
 def _limits(field: dict[str, Any]) -> str:

@@ -4,12 +4,21 @@ No secret is a setting: where one is needed, a setting refers to it (`SecretRefe
 """
 
 import ipaddress
+import math
 import os
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    field_validator,
+    model_validator,
+)
 
 # struct sockaddr_un holds 108 bytes, the closing zero among them.
 _SOCKET_PATH_LIMIT = 107
@@ -27,9 +36,10 @@ _REFUSED_ARGUMENTS = {
     "--enable-log-outputs": _LOGS_PROMPTS,
     "--enable-log-requests": _LOGS_PROMPTS,
     "--enforce-eager": _CITADEL_SETS_IT,
-    "--gpu-memory-utilization": _CITADEL_SETS_IT,
+    "--gpu-memory-utilization": "the plan sets it; see kv_cache_gib, and placement.gpu_memory_share",
     "--host": "engines listen on their socket only",
     "--kv-cache-memory-bytes": "use kv_cache_gib",
+    "--kv-cache-dtype": "use kv_cache_dtype",
     "--max-model-len": _CITADEL_SETS_IT,
     "--model": _CITADEL_SETS_IT,
     "--no-enable-server-load-tracking": _BLINDS,
@@ -211,22 +221,26 @@ class HubSource(_Part):
 
 
 class EngineOptions(_Part):
-    """How one model's engine runs."""
+    """How one model's engine runs. What is absent, the plan decides."""
 
     max_model_len: Annotated[int, Field(ge=1)] | None = None
-    """Longest context in tokens; the model's own when absent."""
+    """Longest context in tokens. When absent, the longest that the model was made for and that fits."""
+    min_model_len: Annotated[int, Field(ge=1)] = 4096
+    """Longest context that must fit in any case, in tokens, when max_model_len is absent."""
+    concurrent_requests: Annotated[int, Field(ge=1)] = 1
+    """How many requests of the longest context the KV cache must hold at once."""
     dtype: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
     """Number type of weights and activations."""
     gpus: tuple[Annotated[int, Field(ge=0)], ...] = ()
-    """Indices of the GPUs it runs on; none on the CPU build."""
-    tensor_parallel_size: Annotated[int, Field(ge=1)] = 1
-    """Into how many GPUs each layer is split."""
-    pipeline_parallel_size: Annotated[int, Field(ge=1)] = 1
-    """Over how many GPUs the layers are laid out in sequence."""
-    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.92
-    """Share of each GPU's memory that it may take; must be free when it starts."""
+    """Indices of the GPUs it is to run on; when empty, the plan chooses. None on the CPU build."""
+    tensor_parallel_size: Annotated[int, Field(ge=1)] | None = None
+    """Into how many GPUs each layer is split; when absent, the plan chooses."""
+    pipeline_parallel_size: Annotated[int, Field(ge=1)] | None = None
+    """Over how many GPUs the layers are laid out in sequence; when absent, the plan chooses."""
     kv_cache_gib: Annotated[int, Field(ge=1)] | None = None
-    """KV cache in GiB. On the CPU build 1 when absent; on GPUs what gpu_memory_utilization leaves."""
+    """KV cache on each of its GPUs in GiB; when absent, the plan gives it what is left."""
+    kv_cache_dtype: Literal["auto", "fp8"] = "auto"
+    """Number type of the KV cache; fp8 halves it."""
     quantization: str | None = None
     """Quantization method; what the model's own configuration says when absent."""
     enforce_eager: bool = False
@@ -258,8 +272,27 @@ class EngineOptions(_Part):
         return value
 
 
+class EnginePlan(_Part):
+    """Where a model runs, with how much memory: what the placement found. Citadel alone writes it."""
+
+    residency: Literal["resident", "warm", "cold"]
+    """Awake always, asleep in the host's memory until asked for, or started when asked for."""
+    gpus: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Indices of its GPUs; none on the CPU build."""
+    tensor_parallel_size: Annotated[int, Field(ge=1)] = 1
+    """Into how many GPUs each layer is split."""
+    pipeline_parallel_size: Annotated[int, Field(ge=1)] = 1
+    """Over how many GPUs the layers are laid out in sequence."""
+    max_model_len: Annotated[int, Field(ge=1)]
+    """Longest context in tokens."""
+    kv_cache_bytes: Annotated[int, Field(ge=0)]
+    """KV cache on each device, in bytes."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of each GPU's memory that must be free when it starts; none on the CPU build."""
+
+
 class Model(_Part):
-    """One model of the catalogue."""
+    """One model of the catalogue. Those that stand first go first where memory is scarce."""
 
     name: ModelName
     """What clients call it; also the name of its folder, its unit and its socket."""
@@ -269,8 +302,23 @@ class Model(_Part):
     """Other names that clients may use."""
     task: Literal["generate", "embed"] = "generate"
     """Whether it writes text or gives embeddings."""
+    runtime: Literal["vllm", "transformers"] = "vllm"
+    """Which engine is to serve it. There is none for transformers yet: such a model is not served."""
+    residency: Literal["auto", "resident", "warm", "cold"] = "auto"
+    """Awake always, asleep in the host's memory until asked for, started when asked for, or what fits."""
+    architecture: dict[str, JsonValue] | None = None
+    """What its config.json says, in the same keys: for planning before the weights are here."""
+    weight_bytes: Annotated[int, Field(gt=0)] | None = None
+    """Size of its weights in bytes; when absent, computed. `total_size` in its safetensors index says it."""
     engine: EngineOptions = EngineOptions()
     """How its engine runs."""
+    plan: EnginePlan | None = None
+    """Where it runs; written by Citadel."""
+
+    @property
+    def gpus(self) -> tuple[int, ...]:
+        """Indices of the GPUs that it runs on."""
+        return self.plan.gpus if self.plan else self.engine.gpus
 
     def socket(self, run_dir: Path) -> Path:
         """The unix socket on which its engine answers."""
@@ -279,6 +327,15 @@ class Model(_Part):
     def folder(self, models_root: Path) -> Path:
         """The folder of its weights, in Hugging Face's layout."""
         return models_root / self.name
+
+
+class Placement(_Part):
+    """The memory that the plan may deal out."""
+
+    gpu_memory_share: Annotated[float, Field(gt=0, le=1)] = 0.92
+    """Share of each GPU's memory that all its engines together may take."""
+    host_memory_share: Annotated[float, Field(gt=0, le=1)] = 0.75
+    """Share of the host's memory that engines on the CPU build, or sleeping models, may take together."""
 
 
 class Settings(_Part):
@@ -298,6 +355,8 @@ class Settings(_Part):
     """The API that clients talk to."""
     engine: EngineDefaults = EngineDefaults()
     """What all engines share."""
+    placement: Placement = Placement()
+    """What the models may take of the host."""
     models: tuple[Model, ...] = ()
     """The catalogue: the models that this host serves."""
     features: dict[str, bool] = {}
@@ -330,15 +389,17 @@ class Settings(_Part):
     @model_validator(mode="after")
     def _gpus_fit_the_build(self) -> "Settings":
         for index, model in enumerate(self.models):
-            where = ("models", index, "engine", "gpus")
-            gpus = len(model.engine.gpus)
-            needed = model.engine.tensor_parallel_size * model.engine.pipeline_parallel_size
-            if self.engine.build == "cpu" and gpus:
-                message = f"must be [] where engine.build is cpu, not {list(model.engine.gpus)}"
+            engine, where = model.engine, ("models", index, "engine", "gpus")
+            if self.engine.build == "cpu" and engine.gpus:
+                message = f"must be [] where engine.build is cpu, not {list(engine.gpus)}"
                 raise MisfitError(where, message)
-            if self.engine.build == "cuda" and gpus != needed:
+            sizes = (engine.tensor_parallel_size, engine.pipeline_parallel_size)
+            needed = math.prod(size or 1 for size in sizes)
+            exactly = None not in sizes
+            fits = len(engine.gpus) == needed if exactly else len(engine.gpus) % needed == 0
+            if engine.gpus and not fits:
                 message = f"must name {needed} GPU(s), tensor_parallel_size x pipeline_parallel_size of"
-                raise MisfitError(where, f"{message} {model.name}, not {gpus}: [0] for the first")
+                raise MisfitError(where, f"{message} {model.name}, or none, not {len(engine.gpus)}")
         return self
 
     def model(self, name: str) -> Model | None:

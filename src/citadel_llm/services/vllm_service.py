@@ -61,7 +61,7 @@ class VllmService(BaseService):
         locks = self.settings.run_dir / "locks"
         for folder in (locks, self._socket.parent, command.cache_directory(self.settings, self._model)):
             folder.mkdir(parents=True, exist_ok=True)
-        files = lock_files(locks, self._model.engine.gpus)
+        files = lock_files(locks, self._model.gpus)
         await self._locks.enter_async_context(start_lock(files, self._model.name, self._say_waiting))
 
     async def start(self) -> None:
@@ -236,7 +236,7 @@ def _longest_wait(settings: Settings, model: Model) -> float:
     ahead = [
         other.engine.start_timeout
         for other in others
-        if settings.engine.build == "cpu" or set(other.engine.gpus) & set(model.engine.gpus)
+        if settings.engine.build == "cpu" or set(other.gpus) & set(model.gpus)
     ]
     return 30.0 + sum(ahead)
 

@@ -25,17 +25,10 @@ def arguments(settings: Settings, model: Model) -> list[str]:
     command += ["--model", str(model.folder(settings.models_root))]
     command += ["--served-model-name", model.name, *model.aliases]
     command += ["--dtype", engine.dtype]
-    command += ["--tensor-parallel-size", str(engine.tensor_parallel_size)]
-    command += ["--pipeline-parallel-size", str(engine.pipeline_parallel_size)]
+    command += _placed(settings, model)
     command += ["--shutdown-timeout", str(engine.drain_timeout)]
     # Requests in flight are seen at the API server too: a hung core no longer reports its own.
     command += ["--enable-server-load-tracking", "--disable-uvicorn-access-log"]
-    if settings.engine.build == "cuda":
-        command += ["--gpu-memory-utilization", str(engine.gpu_memory_utilization)]
-        if engine.kv_cache_gib is not None:
-            command += ["--kv-cache-memory-bytes", str(engine.kv_cache_gib * _GIB)]
-    if engine.max_model_len is not None:
-        command += ["--max-model-len", str(engine.max_model_len)]
     if engine.quantization is not None:
         command += ["--quantization", engine.quantization]
     if engine.enforce_eager:
@@ -43,6 +36,29 @@ def arguments(settings: Settings, model: Model) -> list[str]:
     if model.task == "embed":
         command += ["--runner", "pooling"]
     return [*command, *engine.extra_args]
+
+
+def _placed(settings: Settings, model: Model) -> list[str]:
+    """What the plan decided. Without one, what the catalogue wishes, and vLLM takes the rest."""
+    engine, plan = model.engine, model.plan
+    tensor, pipeline = engine.tensor_parallel_size or 1, engine.pipeline_parallel_size or 1
+    context = engine.max_model_len
+    words = []
+    if plan is not None:
+        tensor, pipeline, context = plan.tensor_parallel_size, plan.pipeline_parallel_size, plan.max_model_len
+    if settings.engine.build == "cuda":
+        if plan is not None and plan.gpu_memory_utilization is not None:
+            # How much is the cache's is said outright; the share is what vLLM wants free before it starts.
+            words += ["--gpu-memory-utilization", str(plan.gpu_memory_utilization)]
+            words += ["--kv-cache-memory-bytes", str(plan.kv_cache_bytes)]
+        elif engine.kv_cache_gib is not None:
+            words += ["--kv-cache-memory-bytes", str(engine.kv_cache_gib * _GIB)]
+    if context is not None:
+        words += ["--max-model-len", str(context)]
+    sizes = ["--tensor-parallel-size", str(tensor), "--pipeline-parallel-size", str(pipeline)]
+    if engine.kv_cache_dtype != "auto":
+        words += ["--kv-cache-dtype", engine.kv_cache_dtype]
+    return [*sizes, *words]
 
 
 def environment(settings: Settings, model: Model, environ: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -86,11 +102,12 @@ def cache_directory(settings: Settings, model: Model) -> Path:
 
 
 def _on_cpu(model: Model) -> dict[str, str]:
-    # Unset, vLLM takes 0.92 of the machine's memory.
-    return {"VLLM_CPU_KVCACHE_SPACE": str(model.engine.kv_cache_gib or 1)}
+    # Unset, vLLM takes 0.92 of the machine's memory. It reads whole GiB only.
+    planned = model.plan.kv_cache_bytes // _GIB if model.plan else model.engine.kv_cache_gib
+    return {"VLLM_CPU_KVCACHE_SPACE": str(planned or 1)}
 
 
 def _on_gpus(model: Model) -> dict[str, str]:
-    gpus = ",".join(str(index) for index in model.engine.gpus)
+    gpus = ",".join(str(index) for index in model.gpus)
     # In the order of the bus, so that an index means the same card as in nvidia-smi.
     return {"CUDA_VISIBLE_DEVICES": gpus, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
