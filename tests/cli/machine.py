@@ -37,6 +37,7 @@ class Machine:
         self.systemctl.write_text(_SYSTEMCTL.format(folder=folder))
         self.systemctl.chmod(0o755)
         (folder / "states").mkdir()
+        self.gateway_settings = (0, "")
         self.answers()
         self.configure()
 

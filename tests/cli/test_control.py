@@ -26,9 +26,44 @@ def test_status_is_good_when_all_run(run: Run, machine: Machine) -> None:
     ]
 
 
+@pytest.fixture
+def on_demand(machine: Machine) -> Machine:
+    """The host of which the plan says that its model is loaded on demand; another one no engine can serve."""
+    plan = {"residency": "cold", "max_model_len": 2048, "kv_cache_bytes": 1 << 30}
+    source = {"kind": "folder", "path": "/x"}
+    models = [
+        {"name": "small", "source": source, "plan": plan},
+        {"name": "imp", "source": source, "runtime": "transformers"},
+    ]
+    machine.configure(models=models)
+    return machine
+
+
+def test_what_runs_on_demand_may_be_stopped(run: Run, on_demand: Machine) -> None:
+    on_demand.is_seen_as([RUNNING, STOPPED])
+    result = run("status")
+    assert result.exit_code == 0
+    assert result.output.splitlines()[-1].split(maxsplit=5)[:2] == ["small", "stopped"]
+    assert result.output.rstrip().endswith("on demand: citadel start small")
+
+
+def test_a_start_of_all_leaves_what_runs_on_demand_alone(run: Run, on_demand: Machine) -> None:
+    on_demand.is_seen_as([RUNNING, STOPPED])
+    assert run("start").exit_code == 0
+    assert run("start", "small").exit_code == 1, "its own start must start it"
+
+
+def test_what_runs_on_demand_and_fails_is_told(run: Run, on_demand: Machine) -> None:
+    on_demand.is_seen_as([RUNNING, FAILED])
+    assert run("status").exit_code == 1
+
+
 def test_start_waits_and_says_what_an_engine_does(run: Run, machine: Machine) -> None:
-    later = block("activating", "start", "compiling (20 s)")
-    machine.is_seen_as([STOPPED], [STOPPED], [LOADING], [later], [RUNNING])
+    queued, later = (
+        block("inactive", "dead", Job="99"),
+        block("activating", "start", "compiling (20 s)"),
+    )
+    machine.is_seen_as([STOPPED], [queued], [LOADING], [later], [RUNNING])
     result = run("start", "small")
     assert result.exit_code == 0
     assert machine.called == ["start citadel-engine@small.service"]

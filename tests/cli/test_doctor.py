@@ -14,7 +14,7 @@ from citadel_llm.config import Settings
 from citadel_llm.health_checks import checks
 from citadel_llm.health_checks.health_checker import Finding, run_checks
 
-from .machine import FAILED, RUNNING, Machine, Run
+from .machine import FAILED, RUNNING, STOPPED, Machine, Run
 
 
 class _Ready(BaseHTTPRequestHandler):
@@ -60,6 +60,7 @@ def healthy(machine: Machine) -> Iterator[Machine]:
     for server in (gateway, engine):
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     database = f"sqlite:///{folder / 'citadel.db'}"
+    machine.gateway_settings = (gateway.server_port, database)
     machine.configure(gateway={"port": gateway.server_port, "database": database})
     machine.is_seen_as([RUNNING, RUNNING])
     yield machine
@@ -73,6 +74,24 @@ def verdicts(run: Run) -> tuple[int, dict[str, tuple[str, str]]]:
     return result.exit_code, {
         each["check"]: (each["verdict"], each["remedy"]) for each in json.loads(result.output)
     }
+
+
+def test_no_model_is_nothing_to_complain_of(run: Run, healthy: Machine) -> None:
+    port, database = healthy.gateway_settings
+    healthy.configure(models=[], gateway={"port": port, "database": database})
+    healthy.is_seen_as([RUNNING])
+    _, found = verdicts(run)
+    assert found["gateway"] == ("ok", "")
+
+
+def test_a_model_on_demand_need_not_answer(run: Run, healthy: Machine) -> None:
+    port, database = healthy.gateway_settings
+    plan = {"residency": "cold", "max_model_len": 2048, "kv_cache_bytes": 1 << 30}
+    model = {"name": "other", "source": {"kind": "folder", "path": "/x"}, "plan": plan}
+    healthy.configure(models=[model], gateway={"port": port, "database": database})
+    healthy.is_seen_as([RUNNING, STOPPED])
+    _, found = verdicts(run)
+    assert [found[check][0] for check in ("service other", "engine of other", "gateway")] == ["ok"] * 3
 
 
 def test_all_is_well(run: Run, healthy: Machine) -> None:

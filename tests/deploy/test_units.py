@@ -114,6 +114,37 @@ def test_plans_a_start(gateway: object, engine: object, expected: list[str]) -> 
     assert commands(gateway, engine) == expected
 
 
+@pytest.mark.parametrize(
+    ("engine", "expected"),
+    [
+        pytest.param(unit(ENGINE, "inactive", "dead", enabled=False), [], id="nobody wanted it"),
+        pytest.param(unit(ENGINE, enabled=False), [], id="somebody started it"),
+        pytest.param(unit(ENGINE), [f"disable {ENGINE}"], id="it ran always before"),
+        pytest.param(
+            unit(ENGINE, enabled=False)._replace(revision="old"),
+            [f"restart --no-block {ENGINE}"],
+            id="it runs with what was before",
+        ),
+    ],
+)
+def test_leaves_an_engine_on_demand_to_who_starts_it(engine: object, expected: list[str]) -> None:
+    plan = units.plan_start({GATEWAY: unit(GATEWAY), ENGINE: engine}, WANTED, [], TARGET, frozenset([ENGINE]))
+    assert [" ".join(command) for command in plan.commands()] == expected
+
+
+def test_only_what_vllm_serves_has_an_engine() -> None:
+    models = [
+        {"name": "awake", "plan": {"residency": "resident"}},
+        {"name": "asleep", "plan": {"residency": "warm"}},
+        {"name": "imp", "runtime": "transformers"},
+    ]
+    described = services.engine_services(models, "release 1")
+    assert [(each["name"], each["on_demand"]) for each in described] == [
+        ("citadel-engine@awake.service", False),
+        ("citadel-engine@asleep.service", True),
+    ]
+
+
 def test_stops_the_engine_of_a_model_that_left_the_catalogue() -> None:
     assert commands(unit(GATEWAY), unit(ENGINE), leftover=(OLD,)) == [f"stop {OLD}", f"disable {OLD}"]
 

@@ -22,7 +22,9 @@ def revision(identity: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
 
 
-def service(name: str, identity: object, start_timeout: float, drain_timeout: float) -> dict[str, Any]:
+def service(
+    name: str, identity: object, start_timeout: float, drain_timeout: float, *, on_demand: bool = False
+) -> dict[str, Any]:
     """Describe a service.
 
     Args:
@@ -30,21 +32,34 @@ def service(name: str, identity: object, start_timeout: float, drain_timeout: fl
         identity: Whatever makes a restart necessary when it changes.
         start_timeout: Seconds that the service gives itself to become ready.
         drain_timeout: Seconds that it gives requests in flight when it stops.
+        on_demand: Whether it is to run only when somebody starts it.
 
     Returns:
-        `name`, `revision`, and `settings` for the section [Service] of its drop-in.
+        `name`, `revision`, `on_demand`, and `settings` for the section [Service] of its drop-in.
     """
     settings = {
         "TimeoutStartSec": int(start_timeout) + START_MARGIN,
         "TimeoutStopSec": int(drain_timeout) + STOP_MARGIN,
     }
-    return {"name": name, "revision": revision([identity, settings]), "settings": settings}
+    return {
+        "name": name,
+        "revision": revision([identity, settings]),
+        "settings": settings,
+        "on_demand": on_demand,
+    }
 
 
 def engine_services(models: Iterable[Mapping[str, Any]], identity: object) -> list[dict[str, Any]]:
-    """Describe the engine of each model of the catalogue; `identity` is what they all share."""
+    """Describe the engine of each model that vLLM serves; `identity` is what they all share.
+
+    Args:
+        models: The catalogue, each entry with its plan.
+        identity: What a change of restarts them all.
+    """
     services = []
     for model in models:
+        if model.get("runtime", "vllm") != "vllm":
+            continue
         options = model.get("engine") or {}
         services.append(
             service(
@@ -52,6 +67,7 @@ def engine_services(models: Iterable[Mapping[str, Any]], identity: object) -> li
                 [identity, model],
                 options.get("start_timeout", START_TIMEOUT),
                 options.get("drain_timeout", DRAIN_TIMEOUT),
+                on_demand=(model.get("plan") or {}).get("residency", "resident") != "resident",
             )
         )
     return services

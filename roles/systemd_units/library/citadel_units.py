@@ -29,6 +29,10 @@ options:
         description: The revision that its process must carry.
         type: str
         required: true
+      on_demand:
+        description: Whether it runs only when somebody starts it, and is not enabled, started or waited for.
+        type: bool
+        default: false
       settings:
         description: Not used; what else is known of the unit may be handed over with it.
         type: dict
@@ -186,19 +190,24 @@ def parse(text: str, proc: Path = Path("/proc")) -> dict[str, Unit]:
 
 
 def plan_start(
-    units: dict[str, Unit], wanted: dict[str, str], leftover: list[str], target: Unit | None
+    units: dict[str, Unit],
+    wanted: dict[str, str],
+    leftover: list[str],
+    target: Unit | None,
+    on_demand: frozenset[str] = frozenset(),
 ) -> Plan:
-    """Plan for services that shall run."""
+    """Plan for services that shall run; those on demand are only brought up to date where they run."""
     every = [unit for unit in (*units.values(), target) if unit]
+    always = [unit for unit in every if unit.name not in on_demand]
     restart = [name for name in wanted if units[name].runs and units[name].revision != wanted[name]]
-    start = [name for name in wanted if not units[name].runs]
+    start = [name for name in wanted if not units[name].runs and name not in on_demand]
     if target and target.active != "active":
         start.append(target.name)
     return Plan(
         reload=any(unit.outdated for unit in every),
         stop=leftover,
-        disable=leftover,
-        enable=[unit.name for unit in every if not unit.enabled and unit.name not in leftover],
+        disable=[*leftover, *(unit.name for unit in every if unit.enabled and unit.name in on_demand)],
+        enable=[unit.name for unit in always if not unit.enabled and unit.name not in leftover],
         restart=restart,
         start=start,
     )
@@ -298,6 +307,7 @@ def main() -> None:
                 "options": {
                     "name": {"type": "str", "required": True},
                     "revision": {"type": "str", "required": True},
+                    "on_demand": {"type": "bool", "default": False},
                     "settings": {"type": "dict"},
                 },
             },
@@ -309,15 +319,17 @@ def main() -> None:
     )
     systemctl = Systemctl(module)
     wanted = {unit["name"]: unit["revision"] for unit in module.params["units"]}
+    on_demand = frozenset(unit["name"] for unit in module.params["units"] if unit["on_demand"])
+    always = {name: revision for name, revision in wanted.items() if name not in on_demand}
     if module.params["state"] == "ready":
-        look(module, systemctl, wanted)
+        look(module, systemctl, always)
 
     target_name, pattern = module.params["target"], module.params["pattern"]
     units = systemctl.units([*wanted, target_name] if target_name else list(wanted))
     target = units.pop(target_name, None)
     leftover = sorted(systemctl.matching(pattern) - set(wanted)) if pattern else []
     if module.params["state"] == "started":
-        plan = plan_start(units, wanted, leftover, target)
+        plan = plan_start(units, wanted, leftover, target, on_demand)
     else:
         plan = plan_stop(units, leftover, target)
     commands = plan.commands()
@@ -325,7 +337,7 @@ def main() -> None:
         for command in commands:
             systemctl.run(*command)
 
-    waiting = unready(units, wanted)
+    waiting = unready(units, always)
     nothing_to_wait_for = module.check_mode or module.params["state"] == "stopped"
     module.exit_json(
         changed=bool(commands),

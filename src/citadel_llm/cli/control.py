@@ -31,7 +31,10 @@ _Names = Annotated[
 
 @app.command(epilog=examples("citadel start", "citadel start gateway", "citadel start MODEL"))
 def start(names: _Names = None) -> None:
-    """Start services, and wait until they are ready."""
+    """Start services, and wait until they are ready.
+
+    Without names, those start that run always; a model that is loaded on demand is started by its name.
+    """
     _change("start", names or [], wanted="running")
 
 
@@ -72,14 +75,19 @@ def _change(verb: "Verb", names: list[str], wanted: str) -> None:
         fail(f"\nnot waiting any longer: systemd goes on with the {verb}; see `citadel status`")
     finally:
         progress.clear()
-    _report(statuses, complaints, wanted)
+    _report(statuses, complaints, wanted, named=bool(names))
 
 
-def _report(statuses: "list[ServiceStatus]", complaints: list[str], wanted: str) -> None:
+def _report(statuses: "list[ServiceStatus]", complaints: list[str], wanted: str, *, named: bool) -> None:
     typer.echo(status_table(statuses))
-    missed = [
-        one for one in statuses if one.state not in {wanted, "missing" if wanted == "stopped" else wanted}
-    ]
+
+    def missed_it(one: "ServiceStatus") -> bool:
+        if wanted == "stopped":
+            return one.state not in {"stopped", "missing"}
+        # Those that run on demand are started by their names only.
+        return one.state != "running" if named else not one.content
+
+    missed = [one for one in statuses if missed_it(one)]
     for one in missed:
         typer.echo(f"{one.name} is {one.state}: see `citadel logs {one.name}`", err=True)
     if missed or complaints:

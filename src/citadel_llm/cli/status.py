@@ -34,7 +34,7 @@ STATE_COLOURS = {"running": "green", "starting": "yellow", "stopping": "yellow"}
 def status(as_json: JsonOption = False) -> None:
     """Show how each service is: its state, for how long, its memory, and what it says of itself.
 
-    Exit code 0 when all run, 1 when one does not.
+    Exit code 0 when all run that should, 1 when one does not.
     """
     from citadel_llm.services.service_manager import ManagerError, read_statuses, services_of  # noqa: PLC0415
 
@@ -47,7 +47,7 @@ def status(as_json: JsonOption = False) -> None:
         print_json([one.as_json() for one in statuses])
     else:
         typer.echo(status_table(statuses))
-    if any(one.state != "running" for one in statuses):
+    if not all(one.content for one in statuses):
         raise typer.Exit(EXIT_FAILED)
 
 

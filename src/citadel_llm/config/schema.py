@@ -316,6 +316,16 @@ class Model(_Part):
     """Where it runs; written by Citadel."""
 
     @property
+    def served(self) -> bool:
+        """Whether there is an engine for it."""
+        return self.runtime == "vllm"
+
+    @property
+    def on_demand(self) -> bool:
+        """Whether its engine runs only when somebody wants it."""
+        return self.plan is not None and self.plan.residency != "resident"
+
+    @property
     def gpus(self) -> tuple[int, ...]:
         """Indices of the GPUs that it runs on."""
         return self.plan.gpus if self.plan else self.engine.gpus
@@ -401,6 +411,11 @@ class Settings(_Part):
                 message = f"must name {needed} GPU(s), tensor_parallel_size x pipeline_parallel_size of"
                 raise MisfitError(where, f"{message} {model.name}, or none, not {len(engine.gpus)}")
         return self
+
+    @property
+    def served_models(self) -> tuple[Model, ...]:
+        """The models that engines here serve."""
+        return tuple(model for model in self.models if model.served)
 
     def model(self, name: str) -> Model | None:
         """The model with this name or alias, if there is one."""

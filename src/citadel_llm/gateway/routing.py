@@ -72,7 +72,7 @@ class EngineRegistry:
         self._metrics = metrics
         self._engines: list[Engine] = []
         self._by_name: dict[str, Engine] = {}
-        for model in settings.models:
+        for model in settings.served_models:
             client = EngineClient(
                 model.name,
                 model.socket(settings.run_dir),
@@ -158,6 +158,8 @@ def refuse_if_down(engine: Engine) -> None:
     """
     if engine.state == "down":
         message = f"The model '{engine.name}' is not available just now; try again soon."
+        if engine.model.on_demand:
+            message = f"The model '{engine.name}' is not loaded just now; whoever runs this site can load it."
         raise EngineDownError(message, retry_after=RETRY_AFTER)
 
 

@@ -57,8 +57,8 @@ def services(settings: Settings) -> Iterator[Finding]:
         return
     for status in statuses:
         name = f"service {status.name}"
-        if status.state == "running":
-            yield Finding(name, "ok", status.says or "running")
+        if status.content:
+            yield Finding(name, "ok", status.says or status.state)
         elif status.pending:
             yield Finding(name, "warning", f"{status.state}: {status.says}", "wait, or see `citadel status`")
         else:
@@ -77,9 +77,12 @@ def weights(settings: Settings) -> Iterator[Finding]:
 
 
 def engines(settings: Settings) -> Iterator[Finding]:
-    """Every engine answers on its socket."""
-    for model in settings.models:
+    """Every engine that is loaded answers on its socket."""
+    for model in settings.served_models:
         name, path = f"engine of {model.name}", model.socket(settings.run_dir)
+        if model.on_demand and not path.exists():
+            yield Finding(name, "ok", "on demand, not loaded")
+            continue
         try:
             code, _ = _get(_UnixConnection(path), "/health")
         except PermissionError as error:
@@ -105,7 +108,9 @@ def gateway(settings: Settings) -> Iterator[Finding]:
         return
     models = json.loads(body).get("models", []) if body else []
     states = ", ".join(f"{model['model']} {model['state']}" for model in models) or "no models"
-    if code == http.client.OK and all(model["state"] == "up" for model in models):
+    wanted = {model.name for model in settings.served_models if not model.on_demand}
+    up = {model["model"] for model in models if model["state"] == "up"}
+    if wanted <= up:
         yield Finding("gateway", "ok", f"port {port}: {states}")
     else:
         verdict: Verdict = "warning" if code == http.client.OK else "failed"

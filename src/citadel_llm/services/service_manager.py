@@ -54,10 +54,11 @@ class NotPermittedError(ManagerError):
 
 @dataclass(frozen=True)
 class Service:
-    """A service of this host: what people call it, and its unit."""
+    """A service of this host: what people call it, its unit, and whether it runs only when wanted."""
 
     name: str
     unit: str
+    on_demand: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class ServiceStatus:
         memory_bytes: What it uses; none where systemd does not count it.
         restarts: How often systemd had to restart it since it was last started by hand.
         pending: Whether systemd has something yet to do with it.
+        on_demand: Whether it runs only when wanted.
     """
 
     name: str
@@ -85,6 +87,12 @@ class ServiceStatus:
     memory_bytes: int | None = None
     restarts: int = 0
     pending: bool = False
+    on_demand: bool = False
+
+    @property
+    def content(self) -> bool:
+        """Whether it is as it should be: it runs, or nobody wanted it yet."""
+        return self.state == "running" or (self.on_demand and self.state == "stopped")
 
     def as_json(self) -> dict[str, object]:
         """For `--json`."""
@@ -92,8 +100,11 @@ class ServiceStatus:
 
 
 def services_of(settings: Settings) -> list[Service]:
-    """The services that the settings ask for: the gateway, and the engine of each model."""
-    engines = [Service(model.name, f"citadel-engine@{model.name}.service") for model in settings.models]
+    """The services that the settings ask for: the gateway, and the engine of each model that is served."""
+    engines = [
+        Service(model.name, f"citadel-engine@{model.name}.service", model.on_demand)
+        for model in settings.served_models
+    ]
     return [Service("gateway", GATEWAY), *engines]
 
 
@@ -209,7 +220,8 @@ def _blocks(shown: str) -> list[str]:
 
 def _status(service: Service, block: dict[str, str], now: float) -> ServiceStatus:
     if block.get("LoadState") in {"not-found", "bad-setting", "error", "masked"}:
-        return ServiceStatus(service.name, service.unit, "missing", says=f"its unit is {block['LoadState']}")
+        says = f"its unit is {block['LoadState']}"
+        return ServiceStatus(service.name, service.unit, "missing", says, on_demand=service.on_demand)
     retrying = block.get("SubState") == "auto-restart"
     state = "failed" if retrying else _STATES.get(block.get("ActiveState", ""), "stopped")
     entered = int(block.get("ActiveEnterTimestampMonotonic") or 0) / 1_000_000
@@ -217,19 +229,22 @@ def _status(service: Service, block: dict[str, str], now: float) -> ServiceStatu
         name=service.name,
         unit=service.unit,
         state=state,
-        says=_says(block, state, retrying=retrying),
+        says=_says(service, block, state, retrying=retrying),
         pid=int(block.get("MainPID") or 0) or None,
         seconds=round(now - entered, 1) if state == "running" and entered else None,
         memory_bytes=_number(block.get("MemoryCurrent", "")),
         restarts=_number(block.get("NRestarts", "")) or 0,
         pending=state in {"starting", "stopping"} or block.get("Job", "0") not in {"", "0"},
+        on_demand=service.on_demand,
     )
 
 
-def _says(block: dict[str, str], state: State, *, retrying: bool) -> str:
+def _says(service: Service, block: dict[str, str], state: State, *, retrying: bool) -> str:
     text = block.get("StatusText", "")
+    if state == "stopped":
+        return f"on demand: citadel start {service.name}" if service.on_demand else ""
     if state != "failed":
-        return text if state != "stopped" else ""
+        return text
     reason = text or f"systemd: {block.get('Result', 'failed')}"
     return f"{reason} (systemd tries again)" if retrying else reason
 

@@ -222,8 +222,12 @@ _TELLING = {
 
 def _find_model(settings: Settings, name: str) -> Model:
     for model in settings.models:
-        if model.name == name:
+        if model.name == name and model.served:
             return model
+        if model.name == name:
+            raise ConfigurationError(
+                f"{name} wants the engine {model.runtime}, and there is none yet (runtime)"
+            )
     known = [model.name for model in settings.models]
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known) or 'none'}"
