@@ -121,7 +121,7 @@ def test_plans_a_start(gateway: object, engine: object, expected: list[str]) -> 
         pytest.param(unit(ENGINE, enabled=False), [], id="somebody started it"),
         pytest.param(unit(ENGINE), [f"disable {ENGINE}"], id="it ran always before"),
         pytest.param(
-            unit(ENGINE, enabled=False)._replace(revision="old"),
+            unit(ENGINE, enabled=False, revision="old"),
             [f"restart --no-block {ENGINE}"],
             id="it runs with what was before",
         ),
