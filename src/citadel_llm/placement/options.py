@@ -1,0 +1,341 @@
+"""What a model may be given: on how many devices, of which kind, laid out how, and what that takes."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from citadel_llm.config.schema import Model
+from citadel_llm.placement.capabilities import judge
+from citadel_llm.placement.devices import DISTANCE, UNKNOWN_DISTANCE, Machine
+from citadel_llm.placement.memory import memory_of
+from citadel_llm.placement.numbers import Numbers
+from citadel_llm.placement.terms import GIB, Device, Layout, ModelMemory, PlacementError, RankNeed
+
+Build = Literal["cuda", "cpu"]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A model that is to be placed.
+
+    Attributes:
+        model: Its entry in the catalogue.
+        memory: What it needs; none for a model that no engine of this release serves.
+        entry: How messages call it, such as `models[2]`.
+        numbers: What `memory` was made from: with them a refusal can say what another quantization would do.
+        remake: How `memory` is made anew for a changed entry and numbers; none: from them alone.
+    """
+
+    model: Model
+    memory: ModelMemory | None
+    entry: str
+    numbers: Numbers | None = None
+    remake: Callable[[Model, Numbers], ModelMemory] | None = None
+
+    def remade(self, model: Model, numbers: Numbers, build: Build) -> ModelMemory:
+        """What a changed entry would need.
+
+        Raises:
+            PlacementError: The model cannot be so.
+        """
+        if self.remake is not None:
+            return self.remake(model, numbers)
+        return memory_of(model, numbers, build, self.entry)
+
+
+@dataclass(frozen=True)
+class Slots:
+    """The devices by position: what is usable of each, and how they are linked.
+
+    Attributes:
+        devices: The devices.
+        usable: What all engines together may take of each.
+        kinds: Positions of equal devices, one tuple for each kind, in the order of their memory.
+        twins: A number for each device; two with the same number may be swapped without any difference.
+        distance: How far apart each two are; 0 for NVLink.
+        fast: Whether splitting layers over each two pays.
+        linked: Whether anything is known of the ways between them.
+    """
+
+    devices: tuple[Device, ...]
+    usable: tuple[int, ...]
+    kinds: tuple[tuple[int, ...], ...]
+    twins: tuple[int, ...]
+    distance: tuple[tuple[int, ...], ...]
+    fast: tuple[tuple[bool, ...], ...]
+    linked: bool
+
+
+@dataclass(frozen=True)
+class Option:
+    """One layout on one kind of device.
+
+    Attributes:
+        layout: The layout.
+        positions: The devices that it may be on.
+        fixed: Whether it must be on exactly these, in this order.
+        loose: Whether layers may be split over devices without a fast link.
+        needs: What each worker needs.
+        kv_cache: The least KV cache on each device.
+        awake: What each worker takes with it when awake.
+        asleep: What each worker holds asleep.
+    """
+
+    layout: Layout
+    positions: tuple[int, ...]
+    fixed: bool
+    loose: bool
+    needs: tuple[RankNeed, ...]
+    kv_cache: int
+    awake: tuple[int, ...]
+    asleep: tuple[int, ...]
+
+    @property
+    def weights(self) -> int:
+        """The weights of all workers together."""
+        return sum(term.bytes for need in self.needs for term in need.fixed if term.name == "weights")
+
+
+@dataclass
+class Demand:
+    """One wish with its options, found when they are asked for: the most preferred stand first."""
+
+    wish: Wish
+    memory: ModelMemory
+    slots: Slots
+    build: Build
+    context: int
+    reasons: list[str] = field(default_factory=list)
+    closest: Option | None = None
+
+    def __post_init__(self) -> None:
+        """Start at the first option."""
+        self._found: list[Option] = []
+        self._more = self._generate()
+        self._needs: dict[tuple[Layout, Device], tuple[RankNeed, ...]] = {}
+
+    @property
+    def engine_gpus(self) -> tuple[int, ...]:
+        """The GPUs that the catalogue names."""
+        return self.wish.model.engine.gpus
+
+    def options(self) -> Iterator[Option]:
+        """The options that fit when nothing else is there, the most preferred first."""
+        at = 0
+        while True:
+            if at == len(self._found):
+                following = next(self._more, None)
+                if following is None:
+                    return
+                self._found.append(following)
+            yield self._found[at]
+            at += 1
+
+    @property
+    def first(self) -> Option | None:
+        """The most preferred option."""
+        return next(self.options(), None)
+
+    def least_kv(self, needs: Sequence[RankNeed], context: int) -> int:
+        """The KV cache on each device for the wished requests of so many tokens."""
+        engine = self.wish.model.engine
+        wanted = engine.concurrent_requests
+        return whole(max(need.kv.bytes_for(context, wanted) for need in needs), self.build)
+
+    def _generate(self) -> Iterator[Option]:
+        for positions, fixed in self._places():
+            if self._allowed(positions):
+                for layout, loose in self._layouts(positions, fixed):
+                    option = self._option(layout, positions, fixed, loose)
+                    if option is not None:
+                        yield option
+
+    def _places(self) -> Iterator[tuple[tuple[int, ...], bool]]:
+        """Each set of devices to choose from, with the number of devices as its length."""
+        if self.engine_gpus:
+            yield self._pinned(), True
+            return
+        most = max((len(kind) for kind in self.slots.kinds), default=0)
+        for count in range(1, most + 1):
+            self._count = count
+            for kind in self.slots.kinds:
+                if len(kind) >= count:
+                    yield kind, False
+
+    def _pinned(self) -> tuple[int, ...]:
+        where = {device.index: position for position, device in enumerate(self.slots.devices)}
+        self._count = len(self.engine_gpus)
+        return tuple(where[index] for index in self.engine_gpus)
+
+    def _layouts(self, positions: tuple[int, ...], fixed: bool) -> Iterator[tuple[Layout, bool]]:
+        """The layouts over the current number of devices, the most preferred first."""
+        engine = self.wish.model.engine
+        tensor, pipeline = engine.tensor_parallel_size, engine.pipeline_parallel_size
+        possible = [
+            layout
+            for layout in self.memory.layouts(self._count)
+            if tensor in (None, layout.tensor_parallel) and pipeline in (None, layout.pipeline_parallel)
+        ]
+        possible.sort(key=lambda layout: -layout.tensor_parallel)
+        quick = [each for each in possible if self._links_allow(each, positions, fixed)]
+        yield from ((layout, False) for layout in quick)
+        if not quick:
+            # Told to, or its shape cannot be laid out in sequence: the least split of what is left.
+            yield from ((layout, True) for layout in possible[-1:])
+
+    def _links_allow(self, layout: Layout, positions: tuple[int, ...], fixed: bool) -> bool:
+        size = layout.tensor_parallel
+        if size == 1:
+            return True
+        if fixed:
+            groups = [positions[at : at + size] for at in range(0, len(positions), size)]
+            return all(self.slots.fast[a][b] for group in groups for a in group for b in group if a != b)
+        return any(sum(self.slots.fast[a][b] for b in positions) >= size - 1 for a in positions)
+
+    def _option(self, layout: Layout, positions: tuple[int, ...], fixed: bool, loose: bool) -> Option | None:
+        device = self.slots.devices[positions[0]]
+        needs = self._needs.get((layout, device)) or self.memory.on(layout, device)
+        self._needs[layout, device] = needs
+        wanted = self.wish.model.engine.kv_cache_gib
+        least = self.least_kv(needs, self.context)
+        kv_cache = least if wanted is None else wanted * GIB
+        awake = tuple(need.fixed_bytes + kv_cache for need in needs)
+        asleep = tuple(need.asleep_bytes for need in needs)
+        option = Option(layout, positions, fixed, loose, needs, kv_cache, awake, asleep)
+        if least > kv_cache:
+            self._say(
+                f"{self.wish.entry}.engine.kv_cache_gib: a KV cache of {gib(kv_cache)} on each device is too "
+                f"little for {self.wish.model.engine.concurrent_requests} request(s) of {self.context} "
+                f"tokens, which take {gib(least)} ({gib(least - kv_cache)} too much)"
+            )
+            return None
+        if max(awake) > self.slots.usable[positions[0]]:
+            if self.closest is None or max(awake) < max(self.closest.awake):
+                self.closest = option
+            return None
+        return option
+
+    def _allowed(self, positions: tuple[int, ...]) -> bool:
+        device = self.slots.devices[positions[0]]
+        model = self.wish.model
+        if device.kind == "cpu":
+            return True
+        verdict = judge(device, self.memory.quantization, model.engine.dtype, model.engine.kv_cache_dtype)
+        if verdict.refused:
+            self._say(f"{self.wish.entry}: {verdict.refused}; {verdict.remedy}")
+        return not verdict.refused
+
+    def _say(self, reason: str) -> None:
+        if reason not in self.reasons:
+            self.reasons.append(reason)
+
+
+def demand_of(wish: Wish, memory: ModelMemory, slots: Slots, build: Build) -> Demand:
+    """A wish, checked against what the machine has at all.
+
+    Raises:
+        PlacementError: It asks for what is not there.
+    """
+    engine = wish.model.engine
+    where = f"{wish.entry}.engine"
+    if engine.max_model_len is not None and engine.max_model_len > memory.max_context:
+        message = f"{engine.max_model_len} tokens, and {wish.model.name} was made for {memory.max_context}"
+        raise PlacementError(f"{where}.max_model_len", message, f"at most {memory.max_context} would do")
+    if wish.model.residency == "warm" and build == "cpu":
+        message = "warm, but sleeping in host memory needs a GPU"
+        raise PlacementError(f"{wish.entry}.residency", message, "resident or cold would do")
+    _check_gpus(wish, slots)
+    sizes = (engine.tensor_parallel_size, engine.pipeline_parallel_size)
+    if None not in sizes or engine.gpus:
+        _check_layout(wish, memory, slots, len(engine.gpus) or math.prod(size or 1 for size in sizes))
+    context = engine.max_model_len or min(engine.min_model_len, memory.max_context)
+    return Demand(wish, memory, slots, build, context)
+
+
+def slots_of(machine: Machine, usable: Sequence[int]) -> Slots:
+    """The devices of a machine, with what is usable of each."""
+    devices = machine.devices
+    known = {link.gpus: link for link in machine.links}
+    size = range(len(devices))
+
+    def between(a: int, b: int) -> tuple[int, bool]:
+        pair = (devices[a].index, devices[b].index)
+        link = known.get((min(pair), max(pair)))
+        return (DISTANCE[link.kind], link.fast) if link else (UNKNOWN_DISTANCE, False)
+
+    ways = [[between(a, b) if a != b else (0, False) for b in size] for a in size] if known else []
+    alike: dict[tuple[object, ...], list[int]] = {}
+    for position, device in enumerate(devices):
+        alike.setdefault((device.memory, device.name, device.compute_capability or (0, 0)), []).append(
+            position
+        )
+    kinds = tuple(tuple(alike[key]) for key in sorted(alike, key=lambda key: (key[0], alike[key][0])))
+    if known:
+        distance = tuple(tuple(way[0] for way in row) for row in ways)
+        fast = tuple(tuple(way[1] for way in row) for row in ways)
+    else:
+        distance = (tuple(UNKNOWN_DISTANCE for _ in size),) * len(devices)
+        fast = (tuple(False for _ in size),) * len(devices)
+    twins = _twins(kinds, ways)
+    return Slots(devices, tuple(usable), kinds, twins, distance, fast, bool(known))
+
+
+def whole(kv_cache: int, build: Build) -> int:
+    """A KV cache's size in the steps that the engine takes: whole GiB, and at least one, on the CPU build."""
+    return kv_cache if build == "cuda" else max(1, -(-kv_cache // GIB)) * GIB
+
+
+def gib(count: int) -> str:
+    """Bytes for a sentence."""
+    return f"{count / GIB:.2f} GiB"
+
+
+def _twins(kinds: Sequence[Sequence[int]], ways: list[list[tuple[int, bool]]]) -> tuple[int, ...]:
+    twins: dict[int, int] = {}
+    for kind in kinds:
+        for position in kind:
+            same = (other for other in kind if other in twins and twins[other] == other)
+            twins[position] = next((each for each in same if _swappable(each, position, ways)), position)
+    return tuple(twins[position] for position in sorted(twins))
+
+
+def _swappable(a: int, b: int, ways: list[list[tuple[int, bool]]]) -> bool:
+    return not ways or all(ways[a][c] == ways[b][c] for c in range(len(ways)) if c not in (a, b))
+
+
+def _check_gpus(wish: Wish, slots: Slots) -> None:
+    there = {device.index: device for device in slots.devices if device.kind == "cuda"}
+    where = f"{wish.entry}.engine.gpus"
+    missing = [index for index in wish.model.engine.gpus if index not in there]
+    if missing:
+        has = f"the machine has {len(there)}: {sorted(there)}" if there else "the machine has none"
+        raise PlacementError(
+            where, f"there is no GPU {missing[0]}; {has}", "leave it out, and the plan chooses"
+        )
+    named = [there[index] for index in wish.model.engine.gpus]
+    if len({(each.name, each.memory, each.compute_capability) for each in named}) > 1:
+        words = ", ".join(f"{each.index} is {each.name} with {gib(each.memory)}" for each in named)
+        raise PlacementError(where, f"one engine needs GPUs of one kind, but {words}", "name equal ones")
+
+
+def _check_layout(wish: Wish, memory: ModelMemory, slots: Slots, count: int) -> None:
+    engine = wish.model.engine
+    where = f"{wish.entry}.engine"
+    if count > len(slots.devices):
+        message = f"its sizes take {count} devices, and the machine has {len(slots.devices)}"
+        raise PlacementError(
+            where, message, "smaller tensor_parallel_size or pipeline_parallel_size would do"
+        )
+    possible = memory.layouts(count)
+    tensor, pipeline = engine.tensor_parallel_size, engine.pipeline_parallel_size
+    if not any(
+        tensor in (None, each.tensor_parallel) and pipeline in (None, each.pipeline_parallel)
+        for each in possible
+    ):
+        asked = f"tensor {tensor or 'any'} x pipeline {pipeline or 'any'} over {count} devices"
+        allowed = ", ".join(f"{each.tensor_parallel} x {each.pipeline_parallel}" for each in possible)
+        message = f"the shape of {wish.model.name} cannot be laid out as {asked}"
+        raise PlacementError(
+            where, message, f"possible there: {allowed or 'nothing; another number of devices'}"
+        )

@@ -1,0 +1,197 @@
+"""Makes the plan: where each model of a catalogue runs on a machine."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from citadel_llm.config.schema import Placement
+from citadel_llm.placement.devices import Machine
+from citadel_llm.placement.options import Build, Demand, Slots, Wish, demand_of, slots_of
+from citadel_llm.placement.plan import ModelPlan, Plan, Residency, Unserved, WorkerPlan
+from citadel_llm.placement.search import Arrangement, Budget, Search, state_of
+from citadel_llm.placement.spare import Share, share_out
+from citadel_llm.placement.terms import PlacementError
+
+# Nodes of the search: one is one device tried for one worker. Chosen so that 200 models on 64 GPUs are
+# planned in under a second, and that everything is tried for the few models and GPUs of most servers.
+NODES_EACH = 40_000
+NODES_IN_ALL = 200_000
+_NO_ENGINE = "not served here: this release has no engine for runtime transformers"
+_UTILIZATION_STEPS = 10_000
+
+
+@dataclass
+class Problem:
+    """What is to be arranged, and how far that has come."""
+
+    build: Build
+    machine: Machine
+    slots: Slots
+    demands: list[Demand]
+    host_budget: int
+    budget: Budget
+    wishes: Sequence[Wish]
+
+    def wished(self) -> list[Residency]:
+        """The residencies that were asked for, and for the others the one that needs the least."""
+        asked = (demand.wish.model.residency for demand in self.demands)
+        return ["cold" if residency == "auto" else residency for residency in asked]
+
+    def sleepers_fit(self, residencies: Sequence[Residency]) -> bool:
+        """Whether the host's memory holds the weights of the sleeping models."""
+        return self.asleep(residencies) <= self.host_budget
+
+    def asleep(self, residencies: Sequence[Residency]) -> int:
+        """What the sleeping models take of the host's memory."""
+        pairs = zip(self.demands, residencies, strict=True)
+        return sum(demand.memory.weight_bytes for demand, residency in pairs if residency == "warm")
+
+
+def make_plan(placement: Placement, build: Build, machine: Machine, wishes: Sequence[Wish]) -> Plan:
+    """Decide where each model runs.
+
+    The same arguments give the same plan, on any machine.
+
+    Args:
+        placement: The shares of memory that may be taken.
+        build: The engine's build.
+        machine: What there is.
+        wishes: The models, those first that go first where memory is scarce.
+
+    Raises:
+        PlacementRefusedError: They cannot all be served; with the arithmetic, and with what would fit.
+    """
+    from citadel_llm.placement.refusal import refuse  # noqa: PLC0415 - it plans, too: to find what would fit
+
+    problem, faults = problem_of(placement, build, machine, wishes)
+    arrangement = None if faults else arrange(problem)
+    if arrangement is None:
+        raise refuse(placement, problem, wishes, faults)
+    residencies, places = arrangement
+    shares = [
+        Share(demand, place, residency, demand.context, place.option.kv_cache)
+        for demand, place, residency in zip(problem.demands, places, residencies, strict=True)
+    ]
+    share_out(problem.slots, shares, build)
+    from citadel_llm.placement.explain import reasons_of  # noqa: PLC0415
+
+    why = reasons_of(problem, shares)
+    return Plan(
+        machine=machine,
+        build=build,
+        gpu_memory_share=placement.gpu_memory_share,
+        host_memory_share=placement.host_memory_share,
+        models=tuple(_model_plan(problem, share, *why[at]) for at, share in enumerate(shares)),
+        unserved=tuple(
+            Unserved(wish.model.name, wish.entry, _NO_ENGINE)
+            for wish in wishes
+            if wish.memory is None or not wish.model.served
+        ),
+        complete=not problem.budget.cut_short,
+        nodes=problem.budget.used,
+    )
+
+
+def fits(placement: Placement, build: Build, machine: Machine, wishes: Sequence[Wish]) -> bool:
+    """Whether all could be served, each at least on demand."""
+    problem, faults = problem_of(placement, build, machine, wishes)
+    return not faults and first_arrangement(problem) is not None
+
+
+def problem_of(
+    placement: Placement, build: Build, machine: Machine, wishes: Sequence[Wish]
+) -> tuple[Problem, list[PlacementError]]:
+    """The wishes made ready for the search, and those that cannot be on this machine at all."""
+    share = placement.host_memory_share if build == "cpu" else placement.gpu_memory_share
+    slots = slots_of(machine, [math.floor(device.memory * share) for device in machine.devices])
+    demands, faults = [], []
+    for wish in wishes:
+        if wish.memory is None or not wish.model.served:
+            continue
+        try:
+            demands.append(demand_of(wish, wish.memory, slots, build))
+        except PlacementError as error:
+            faults.append(error)
+    host_budget = math.floor(machine.host_memory * placement.host_memory_share)
+    return Problem(
+        build, machine, slots, demands, host_budget, Budget(NODES_EACH, NODES_IN_ALL), wishes
+    ), faults
+
+
+def first_arrangement(problem: Problem) -> Arrangement | None:
+    """Any arrangement that keeps every explicit wish, with the rest on demand."""
+    residencies = problem.wished()
+    if not problem.sleepers_fit(residencies) or any(demand.first is None for demand in problem.demands):
+        return None
+    return Search(problem.slots, problem.demands, residencies).run(problem.budget)
+
+
+def arrange(problem: Problem) -> tuple[list[Residency], Arrangement] | None:
+    """The best residencies, in the catalogue's order, and an arrangement for them."""
+    places = first_arrangement(problem)
+    if places is None:
+        return None
+    residencies = problem.wished()
+    # On the CPU build there is nothing to sleep on: resident or not.
+    better: tuple[Residency, ...] = ("resident", "warm") if problem.build == "cuda" else ("resident",)
+    for index, demand in enumerate(problem.demands):
+        if demand.wish.model.residency == "auto":
+            for residency in better:
+                trial = [*residencies[:index], residency, *residencies[index + 1 :]]
+                found = _improve(problem, trial, places, index)
+                if found is not None:
+                    residencies, places = trial, found
+                    break
+    return residencies, _spread(problem, residencies) or places
+
+
+def _improve(
+    problem: Problem, residencies: list[Residency], places: Arrangement, index: int
+) -> Arrangement | None:
+    """An arrangement with one residency raised: the others where they are if that goes, else all anew."""
+    if not problem.sleepers_fit(residencies):
+        return None
+    search = Search(problem.slots, problem.demands, residencies)
+    if search.impossible():
+        return None
+    state = state_of(problem.slots, places, residencies, without=index)
+    place = search.first_place(index, state, problem.budget)
+    if place is not None:
+        return [*places[:index], place, *places[index + 1 :]]
+    return search.run(problem.budget)
+
+
+def _spread(problem: Problem, residencies: list[Residency]) -> Arrangement | None:
+    """The same residencies with each model on the emptiest devices: there is more left to share out."""
+    # A budget of its own: that none was found in time says nothing about what fits.
+    budget = Budget(NODES_EACH, NODES_EACH)
+    found = Search(problem.slots, problem.demands, residencies, spread=True).run(budget)
+    problem.budget.used += budget.used
+    return found
+
+
+def _model_plan(problem: Problem, share: Share, why: tuple[str, ...], warnings: tuple[str, ...]) -> ModelPlan:
+    option, wish = share.place.option, share.demand.wish
+    devices = [problem.slots.devices[position] for position in share.place.positions]
+    workers = tuple(
+        WorkerPlan(device.index, need.fixed, need.asleep, share.kv_cache)
+        for device, need in zip(devices, option.needs, strict=True)
+    )
+    taken = max(worker.awake_bytes / device.memory for worker, device in zip(workers, devices, strict=True))
+    utilization = min(1.0, math.ceil(taken * _UTILIZATION_STEPS) / _UTILIZATION_STEPS)
+    return ModelPlan(
+        name=wish.model.name,
+        entry=wish.entry,
+        residency=share.residency,
+        layout=option.layout,
+        workers=workers,
+        context=share.context,
+        requests=share.requests(),
+        kv_cache=share.kv_cache,
+        gpu_memory_utilization=None if problem.build == "cpu" else utilization,
+        parameters=share.demand.memory.parameters,
+        weight_bytes=share.demand.memory.weight_bytes,
+        quantization=share.demand.memory.quantization,
+        why=why,
+        warnings=warnings,
+    )

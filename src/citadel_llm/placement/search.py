@@ -1,0 +1,260 @@
+"""The search for an arrangement: which model on which devices, so that nothing overflows.
+
+A depth-first search that places the models one after the other, the largest first. It is exact: within its
+budget it finds an arrangement whenever there is one. Devices in the same state are tried once. Its budget is
+in nodes: one is one device tried for one worker. Time is never asked, so that the same input gives the same
+plan on every machine.
+
+Of each device it knows `base`, what is always taken (residents awake, sleepers' rests), and `swing`, the most
+that one model on demand takes on top of it. Models on demand are awake one at a time: their needs are not
+summed.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from citadel_llm.placement.options import Demand, Option, Slots
+from citadel_llm.placement.plan import Residency
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one model is: its option, and the position of each worker's device."""
+
+    option: Option
+    positions: tuple[int, ...]
+
+
+Arrangement = list[Place]
+
+
+class State:
+    """What is taken of each device by the models placed so far."""
+
+    def __init__(self, slots: Slots) -> None:
+        self.slots = slots
+        self.base = [0] * len(slots.devices)
+        self.swing = [0] * len(slots.devices)
+
+    def left(self, position: int, awake: int, asleep: int, residency: Residency) -> int:
+        """What would be left of a device's usable memory with one more worker on it; negative: too much."""
+        base, swing = self.base[position], self.swing[position]
+        if residency == "resident":
+            base += awake
+        elif residency == "warm":
+            base += asleep
+            swing = max(swing, awake - asleep)
+        else:
+            swing = max(swing, awake)
+        return self.slots.usable[position] - base - swing
+
+    def put(self, place: Place, residency: Residency) -> list[tuple[int, int, int]]:
+        """Place a model; returns what `take_back` wants."""
+        before = []
+        for worker, position in enumerate(place.positions):
+            before.append((position, self.base[position], self.swing[position]))
+            awake, asleep = place.option.awake[worker], place.option.asleep[worker]
+            if residency == "resident":
+                self.base[position] += awake
+            elif residency == "warm":
+                self.base[position] += asleep
+                self.swing[position] = max(self.swing[position], awake - asleep)
+            else:
+                self.swing[position] = max(self.swing[position], awake)
+        return before
+
+    def take_back(self, before: list[tuple[int, int, int]]) -> None:
+        """Undo the latest `put` that is not undone."""
+        for position, base, swing in before:
+            self.base[position], self.swing[position] = base, swing
+
+
+class Budget:
+    """How many nodes may still be looked at, by one search and by all together."""
+
+    def __init__(self, each: int, total: int) -> None:
+        self.each = each
+        self.left = total
+        self.used = 0
+        self.cut_short = False
+
+    def open(self) -> int:
+        """Begin a search: how many nodes it may take."""
+        return min(self.each, self.left)
+
+    def spend(self, nodes: int) -> None:
+        """Book what a search took."""
+        self.used += nodes
+        self.left -= nodes
+
+
+class _ExhaustedError(Exception):
+    pass
+
+
+class Search:
+    """One search over all demands with given residencies.
+
+    Args:
+        slots: The devices.
+        demands: The models.
+        residencies: One for each of them.
+        spread: Put each on the emptiest devices, not on the fullest that hold it.
+    """
+
+    def __init__(
+        self, slots: Slots, demands: Sequence[Demand], residencies: Sequence[Residency], spread: bool = False
+    ) -> None:
+        self._slots = slots
+        self._demands = demands
+        self._residencies = residencies
+        self._spread = spread
+        self.nodes = 0
+        self._most = 0
+
+    def run(self, budget: Budget) -> Arrangement | None:
+        """An arrangement; none when there is none, or, with `budget.cut_short` set, when none was found."""
+        if self.impossible():
+            return None
+        self._most = budget.open()
+        self.nodes = 0
+        places: dict[int, Place] = {}
+        try:
+            found = self._place(self.order(), 0, State(self._slots), places)
+        except _ExhaustedError:
+            budget.cut_short = True
+            found = False
+        budget.spend(self.nodes)
+        return [places[each] for each in range(len(self._demands))] if found else None
+
+    def first_place(self, index: int, state: State, budget: Budget) -> Place | None:
+        """A place for one model where the others stay; none when the state has no room for it."""
+        self._most, self.nodes = budget.open(), 0
+        try:
+            place = next(self.places(index, state), None)
+        except _ExhaustedError:
+            budget.cut_short = True
+            place = None
+        budget.spend(self.nodes)
+        return place
+
+    def impossible(self) -> bool:
+        """Whether the sums alone say that there is no arrangement."""
+        always = 0
+        for demand, residency in zip(self._demands, self._residencies, strict=True):
+            first = demand.first
+            if first is None:
+                return True
+            # Over more devices, or on another kind, the weights together do not get less.
+            always += first.weights if residency == "resident" else 0
+        return always > sum(self._slots.usable)
+
+    def places(self, index: int, state: State) -> Iterator[Place]:
+        """Every place of one model that the state has room for, the most preferred first."""
+        demand, residency = self._demands[index], self._residencies[index]
+        for option in demand.options():
+            yield from self._seats(option, residency, state, ())
+
+    def order(self) -> list[int]:
+        """The pinned first, then by what one device must hold of them."""
+
+        def key(index: int) -> tuple[bool, int, int]:
+            first = self._demands[index].first
+            return (not self._demands[index].engine_gpus, -max(first.awake) if first else 0, index)
+
+        return sorted(range(len(self._demands)), key=key)
+
+    def _place(self, order: list[int], depth: int, state: State, places: dict[int, Place]) -> bool:
+        if depth == len(order):
+            return True
+        index = order[depth]
+        for place in self.places(index, state):
+            before = state.put(place, self._residencies[index])
+            places[index] = place
+            if self._place(order, depth + 1, state, places):
+                return True
+            state.take_back(before)
+        return False
+
+    def _seats(
+        self, option: Option, residency: Residency, state: State, taken: tuple[int, ...]
+    ) -> Iterator[Place]:
+        worker = len(taken)
+        if worker == option.layout.devices:
+            yield Place(option, taken)
+            return
+        for position in self._positions(option, residency, state, taken):
+            yield from self._seats(option, residency, state, (*taken, position))
+
+    def _positions(
+        self, option: Option, residency: Residency, state: State, taken: tuple[int, ...]
+    ) -> list[int]:
+        """The devices with room for the next worker, one of each state, the most preferred first."""
+        worker = len(taken)
+        awake, asleep = option.awake[worker], option.asleep[worker]
+        if option.fixed:
+            self._count(1)
+            position = option.positions[worker]
+            return [position] if state.left(position, awake, asleep, residency) >= 0 else []
+        self._count(len(option.positions))
+        group = () if option.loose else taken[worker - worker % option.layout.tensor_parallel :]
+        sign = -1 if self._spread else 1
+        seen: dict[tuple[int, ...], int] = {}
+        for position in option.positions:
+            if position in taken or not all(self._slots.fast[position][mate] for mate in group):
+                continue
+            left = state.left(position, awake, asleep, residency)
+            if left < 0:
+                continue
+            key = (
+                self._way(option, position, taken),
+                sign * left,
+                self._slots.twins[position],
+                state.base[position],
+                state.swing[position],
+            )
+            seen.setdefault(key, position)
+        if worker and self._interchangeable(option, worker):
+            # The same two devices in the other order would change nothing.
+            last = self._key_of(option, taken, state, residency, sign)
+            return [seen[key] for key in sorted(seen) if key >= last]
+        return [seen[key] for key in sorted(seen)]
+
+    def _key_of(
+        self, option: Option, taken: tuple[int, ...], state: State, residency: Residency, sign: int
+    ) -> tuple[int, ...]:
+        position, worker = taken[-1], len(taken) - 1
+        left = state.left(position, option.awake[worker], option.asleep[worker], residency)
+        way = self._way(option, position, taken[:-1])
+        return (way, sign * left, self._slots.twins[position], state.base[position], state.swing[position])
+
+    def _interchangeable(self, option: Option, worker: int) -> bool:
+        return (
+            not self._slots.linked
+            and option.awake[worker] == option.awake[worker - 1]
+            and option.asleep[worker] == option.asleep[worker - 1]
+        )
+
+    def _way(self, option: Option, position: int, taken: tuple[int, ...]) -> int:
+        """How far the device is from the one before it; for the first, from its nearest neighbour."""
+        if not self._slots.linked or option.layout.devices == 1:
+            return 0
+        if taken:
+            return self._slots.distance[position][taken[-1]]
+        return min(self._slots.distance[position][other] for other in option.positions if other != position)
+
+    def _count(self, nodes: int) -> None:
+        self.nodes += nodes
+        if self.nodes > self._most:
+            raise _ExhaustedError
+
+
+def state_of(
+    slots: Slots, places: Sequence[Place], residencies: Sequence[Residency], without: int | None = None
+) -> State:
+    """What an arrangement takes of each device, leaving out one model if wished."""
+    state = State(slots)
+    for index, (place, residency) in enumerate(zip(places, residencies, strict=True)):
+        if index != without:
+            state.put(place, residency)
+    return state
