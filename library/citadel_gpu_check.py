@@ -22,7 +22,7 @@ options:
     default: {}
     suboptions:
       count:
-        description: The least number.
+        description: The least number; one for an O(engine_build) of C(cuda), when absent.
         type: int
       name:
         description: A regular expression that each one's name must match, whatever the case.
@@ -71,7 +71,7 @@ options:
         description: With C(true), the kernel module must be the open one.
         type: bool
   engine_build:
-    description: With C(cuda), at least one GPU is required and O(cuda) is checked.
+    description: With C(cuda), at least one GPU is required by default and O(cuda) is checked.
     type: str
     choices: [cuda, cpu]
     default: cuda
@@ -158,7 +158,8 @@ def numbers(version: str) -> tuple[int, ...]:
 
 def check_gpus(wanted: Facts, facts: Facts, engine_build: str, own_units: str) -> Iterator[Finding]:
     """Yield the findings on the GPUs: their number, each one, and the links between them."""
-    yield from _count(int(wanted.get("count") or (engine_build == "cuda")), facts)
+    least = wanted.get("count")
+    yield from _count(int(engine_build == "cuda") if least is None else least, facts)
     for gpu in facts["gpus"]:
         for kind, found, limit, met, remedy in _one_gpu(wanted, gpu):
             yield Finding(f"GPU {gpu['index']} {kind}", found, limit, met, remedy)

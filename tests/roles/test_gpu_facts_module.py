@@ -1,66 +1,412 @@
-"""The outputs follow nvidia-smi's documented CSV and its known messages; no GPU was asked for them."""
+"""The recordings say how each was made; that a driver prints this today, only a GPU can prove."""
+
+import time
+from pathlib import Path
 
 import pytest
+import yaml
 
 from .role_modules import load
 
 gpu_facts = load("library/citadel_gpu_facts.py")
 
-TWO_CARDS = """\
-0, GPU-0c1b2d3e-4f5a-6b7c-8d9e-0f1a2b3c4d5e, NVIDIA GeForce RTX 5060 Ti, 16311, 575.57.08, 12.0
-1, GPU-1c1b2d3e-4f5a-6b7c-8d9e-0f1a2b3c4d5e, NVIDIA GeForce RTX 5060 Ti, 16311, 575.57.08, 12.0
-"""
-OPEN = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  575.57.08  Release Build\n"
-CLOSED = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.14  Thu Feb 22 01:44:30 UTC 2024\n"
+RECORDINGS = Path(__file__).parent / "recordings"
+ALL = sorted(path.name for path in RECORDINGS.iterdir() if path.is_dir())
 
 
-def test_each_card_has_an_entry():
-    gpus = gpu_facts.parse_gpus(TWO_CARDS)
-    assert [(gpu["index"], gpu["name"], gpu["memory_mib"]) for gpu in gpus] == [
-        (0, "NVIDIA GeForce RTX 5060 Ti", 16311),
-        (1, "NVIDIA GeForce RTX 5060 Ti", 16311),
+class Machine:
+    """A host as a recording has it: the kernel's files below a folder, and nvidia-smi's answers."""
+
+    def __init__(self, name, folder):
+        self.folder = RECORDINGS / name
+        self.recording = yaml.safe_load((self.folder / "recording.yml").read_text())
+        self.sys, self.proc = folder / "sys", folder / "proc"
+        self.asked = []
+        devices = self.sys / "bus/pci/devices"
+        devices.mkdir(parents=True)
+        for gpu in self.recording["pci"]:
+            self._device(devices / gpu["address"], gpu)
+        self._file(devices / "0000:01:00.1/vendor", "0x10de\n")
+        self._file(devices / "0000:01:00.1/class", "0x040300\n")
+        self._file(devices / "0000:00:02.0/vendor", "0x8086\n")
+        self._file(devices / "0000:00:02.0/class", "0x030000\n")
+        if self.recording["version"]:
+            self._file(self.proc / "driver/nvidia/version", self.recording["version"])
+        if self.recording.get("secure_boot"):
+            variables = self.sys / "firmware/efi/efivars"
+            variables.mkdir(parents=True)
+            (variables / "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c").write_bytes(b"\x06\0\0\0\x01")
+        cgroup = "0::/system.slice/system-citadel\\x2dengine.slice/citadel-engine@phi.service\n"
+        self._file(self.proc / "4711/cgroup", cgroup)
+        self._file(self.proc / "5762/cgroup", "0::/user.slice/user-1000.slice/session-3.scope\n")
+
+    @staticmethod
+    def _file(path, text):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def _device(self, device, gpu):
+        self._file(device / "vendor", "0x10de\n")
+        self._file(device / "class", "0x030000\n")
+        self._file(device / "numa_node", f"{gpu['numa_node']}\n")
+        gone = gpu["address"] in self.recording.get("gone", [])
+        (device / "config").write_bytes(b"\xff" * 64 if gone else b"\xde\x10" + b"\0" * 62)
+        if gpu["driver"]:
+            driver = self.sys / "bus/pci/drivers" / gpu["driver"]
+            driver.mkdir(parents=True, exist_ok=True)
+            (device / "driver").symlink_to(driver)
+
+    def ask(self, arguments):
+        self.asked.append(" ".join(arguments))
+        answer = self.recording["answers"][" ".join(arguments)]
+        text = (self.folder / answer["file"]).read_text() if "file" in answer else answer["text"]
+        return gpu_facts.Answer(answer["status"], text)
+
+    def facts(self):
+        ask = self.ask if self.recording["answers"] is not None else None
+        return gpu_facts.observe(ask, self.sys, self.proc)
+
+
+@pytest.fixture
+def facts(tmp_path):
+    return lambda name: Machine(name, tmp_path).facts()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_each_recording_says_what_it_is(name):
+    recording = yaml.safe_load((RECORDINGS / name / "recording.yml").read_text())
+    assert recording["about"]
+    assert recording["source"]
+    assert recording["made"] in ("after", "words", "composed", "recorded")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_is_returned_has_the_same_shape_whatever_the_state(name, facts):
+    found = facts(name)
+    keys = {"gpus", "links", "missing", "pci", "driver", "secure_boot", "reason", "remedy", "unread"}
+    assert set(found) == keys
+    assert bool(found["gpus"]) == (not found["reason"]) == (not found["remedy"])
+    assert "\n" not in found["reason"]
+    for gpu in found["gpus"]:
+        assert isinstance(gpu["memory_mib"], int)
+        assert {key: type(gpu[key]) for key in ("index", "uuid", "name", "pci_address", "persistence")} == {
+            "index": int,
+            "uuid": str,
+            "name": str,
+            "pci_address": str,
+            "persistence": bool,
+        }
+        assert gpu["ecc"] in ("enabled", "disabled", "unsupported")
+        assert gpu["mig"] in ("enabled", "disabled", "unsupported")
+
+
+@pytest.mark.parametrize(
+    ("name", "driver", "gpu"),
+    [
+        (
+            "driver-418",
+            {"version": "418.43", "open": False, "cuda": "10.1"},
+            {
+                "index": 0,
+                "memory_mib": 5912,
+                "memory_used_mib": 0,
+                "compute_capability": "",
+                "pci_address": "0000:43:00.0",
+                "numa_node": None,
+                "pcie": {"generation": 1, "generation_max": 3, "width": 16, "width_max": 16},
+                "ecc": "unsupported",
+                "mig": "unsupported",
+                "power_limit_w": 130.0,
+                "persistence": False,
+                "temperature_c": 40,
+                "processes": [],
+            },
+        ),
+        (
+            "driver-515",
+            {"version": "515.105.01", "open": False, "cuda": "11.7"},
+            {
+                "name": "NVIDIA A10G",
+                "compute_capability": "8.6",
+                "pci_address": "0000:00:1e.0",
+                "pcie": {"generation": 1, "generation_max": 4, "width": 8, "width_max": 16},
+                "ecc": "enabled",
+                "power_limit_w": 280.0,
+                "processes": [
+                    {"pid": 675, "name": "/usr/lib/xorg/Xorg", "memory_mib": 22, "unit": ""},
+                    {"pid": 5762, "name": "python", "memory_mib": 1005, "unit": ""},
+                ],
+            },
+        ),
+        (
+            "driver-535-mig",
+            {"version": "535.54.03", "open": False, "cuda": "12.2"},
+            # The whole GPU's memory, not that of one of its parts.
+            {"memory_mib": 81920, "mig": "enabled", "power_limit_w": 500.0, "numa_node": 0},
+        ),
+        (
+            "driver-550-without-libcuda",
+            {"version": "550.54.14", "open": False, "cuda": ""},
+            {
+                "power_limit_w": 190.0,
+                "processes": [{"pid": 281698, "name": "", "memory_mib": 982, "unit": ""}],
+            },
+        ),
+        (
+            "driver-575-two-consumer-cards",
+            {"version": "575.57.08", "open": True, "cuda": "12.9"},
+            {
+                "name": "NVIDIA GeForce RTX 5060 Ti",
+                "memory_mib": 16311,
+                "memory_used_mib": 14012,
+                "compute_capability": "12.0",
+                "pcie": {"generation": 1, "generation_max": 5, "width": 8, "width_max": 8},
+                "persistence": True,
+                "power_limit_w": 180.0,
+                "processes": [
+                    {
+                        "pid": 4711,
+                        "name": "VLLM::EngineCore",
+                        "memory_mib": 14000,
+                        "unit": "citadel-engine@phi.service",
+                    }
+                ],
+            },
+        ),
+        (
+            "driver-590-hgx",
+            {"version": "590.44.01", "open": True, "cuda": "13.1"},
+            {
+                "index": 0,
+                "memory_mib": 143771,
+                "pci_address": "0000:1b:00.0",
+                "mig": "disabled",
+                "ecc": "enabled",
+            },
+        ),
+        (
+            "unreadable-fields",
+            {"version": "575.57.08", "open": True, "cuda": "12.9"},
+            {
+                "memory_used_mib": None,
+                "compute_capability": "",
+                "pcie": {"generation": None, "generation_max": 5, "width": 8, "width_max": 8},
+                "ecc": "unsupported",
+                "power_limit_w": None,
+                "persistence": False,
+                "temperature_c": None,
+                "processes": [{"pid": 99, "name": "[Not Found]", "memory_mib": None, "unit": ""}],
+            },
+        ),
+    ],
+)
+def test_the_first_gpu_of_each_generation(name, driver, gpu, facts):
+    found = facts(name)
+    assert found["driver"] == driver
+    assert {key: found["gpus"][0][key] for key in gpu} == gpu
+
+
+def pairs(found):
+    return {
+        tuple(link["gpus"]): (link["kind"], link["label"], link["peer_to_peer"]) for link in found["links"]
+    }
+
+
+def test_two_consumer_cards_have_neither_nvlink_nor_peer_to_peer(facts):
+    assert pairs(facts("driver-575-two-consumer-cards")) == {(0, 1): ("bridge", "PHB", "GNS")}
+
+
+def test_gpus_behind_nvswitch_are_all_joined_and_network_cards_are_none_of_them(facts):
+    found = facts("driver-590-hgx")
+    assert [gpu["index"] for gpu in found["gpus"]] == list(range(8))
+    assert [gpu["numa_node"] for gpu in found["gpus"]] == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert len(found["links"]) == 28
+    assert set(pairs(found).values()) == {("nvlink", "NV18", "ok")}
+
+
+def test_of_two_directions_the_one_that_is_refused_counts(facts):
+    assert pairs(facts("driver-590-two-sockets")) == {
+        (0, 1): ("switch", "PIX", "ok"),
+        (0, 2): ("sockets", "SYS", "CNS"),
+        (1, 2): ("sockets", "SYS", "CNS"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("label", "kind"),
+    [
+        ("NV1", "nvlink"),
+        ("NV18", "nvlink"),
+        ("PIX", "switch"),
+        ("PXB", "switch"),
+        ("PHB", "bridge"),
+        ("NODE", "socket"),
+        ("SYS", "sockets"),
+        ("SOC", "sockets"),
+        ("?", "sockets"),
+    ],
+)
+def test_the_kinds_of_links(label, kind):
+    assert gpu_facts.kind_of(label) == kind
+
+
+@pytest.mark.parametrize("text", ["", "Legend:\n", "\tGPU0\tCPU Affinity\n", "no matrix\n"])
+def test_what_is_no_matrix_tells_nothing(text):
+    assert gpu_facts.parse_matrix(text) == {}
+
+
+def test_one_gpu_is_asked_for_no_links(tmp_path):
+    machine = Machine("driver-418", tmp_path)
+    assert machine.facts()["links"] == []
+    assert not [question for question in machine.asked if question.startswith("topo")]
+
+
+def test_what_cannot_be_asked_is_told_and_the_rest_stays(tmp_path):
+    machine = Machine("driver-575-two-consumer-cards", tmp_path)
+    machine.recording["answers"]["topo -p2p r"] = {"status": 2, "text": "Invalid argument\n"}
+    found = machine.facts()
+    assert pairs(found) == {(0, 1): ("bridge", "PHB", "unknown")}
+    assert found["unread"] == ["nvidia-smi topo -p2p r: Invalid argument"]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "remedy"),
+    [
+        ("no-gpu", "no NVIDIA GPU on the PCI bus", "lspci"),
+        ("not-loaded-no-gpu", "no NVIDIA GPU on the PCI bus", "lspci"),
+        ("no-driver", "no NVIDIA driver is installed, with GPUs there (0000:01:00.0", "nvidia_driver"),
+        ("nouveau", "nouveau drives the GPUs (0000:01:00.0, 0000:41:00.0)", "nvidia_driver"),
+        ("not-loaded-nouveau", "nouveau drives the GPUs", "restart the host"),
+        ("vfio", "handed to virtual machines", "release"),
+        ("no-tools", "the kernel module 580.95.05 is loaded, and there is no nvidia-smi", "same version"),
+        ("not-loaded", "the driver's kernel module is not loaded", "Secure Boot"),
+        ("mismatch", "are of different versions (Failed to initialize NVML", "restart the host"),
+        ("no-devices", "takes none of the GPUs (No devices were found)", "open kernel module"),
+        ("empty-log", "takes none of the GPUs", "NVRM"),
+        ("no-library", "libnvidia-ml.so is not there", "install the driver's packages again"),
+        ("hang", "did not answer in time", "journalctl"),
+        ("garbage", "answered, but it is not its XML: '\\x01\\x02 segfault", "nvidia-smi -q -x"),
+        ("cut-off", "answered, but its XML is broken", "nvidia-smi -q -x"),
+        ("silent", "failed (255) and said: nothing", "nvidia-smi"),
+    ],
+)
+def test_why_there_is_none(name, reason, remedy, facts):
+    found = facts(name)
+    assert found["gpus"] == []
+    assert reason in found["reason"]
+    assert remedy in found["remedy"]
+
+
+def test_the_reasons_are_all_different(tmp_path):
+    states = ["no-gpu", "no-driver", "nouveau", "vfio", "no-tools", "not-loaded", "mismatch", "no-devices"]
+    states += ["no-library", "hang", "garbage", "cut-off", "silent"]
+    found = [Machine(name, tmp_path / name).facts() for name in states]
+    assert len({facts["reason"] for facts in found}) == len(states)
+
+
+def test_a_loaded_kernel_module_is_told_though_nvidia_smi_fails(facts):
+    assert facts("mismatch")["driver"] == {"version": "580.119.02", "open": True, "cuda": ""}
+
+
+def test_secure_boot_is_read_from_the_firmware(tmp_path):
+    states = ("not-loaded", "no-driver")
+    assert [Machine(name, tmp_path / name).facts()["secure_boot"] for name in states] == [True, False]
+
+
+@pytest.mark.parametrize("name", ["lost-handle", "lost-readings"])
+def test_a_lost_gpu_does_not_hide_the_other(name, facts):
+    found = facts(name)
+    assert [gpu["pci_address"] for gpu in found["gpus"]] == ["0000:01:00.0"]
+    assert [gpu["pci_address"] for gpu in found["missing"]] == ["0000:41:00.0"]
+    assert found["reason"] == ""
+
+
+def test_how_a_lost_gpu_was_seen(tmp_path):
+    said = {
+        name: Machine(name, tmp_path / name).facts()["missing"][0]["reason"]
+        for name in ("lost-handle", "lost-readings")
+    }
+    assert said == {
+        "lost-handle": "does not answer the driver",
+        "lost-readings": "answers 'GPU is lost' where its memory should stand",
+    }
+
+
+def test_a_gpu_that_left_the_bus_is_known_without_the_driver(facts):
+    assert facts("hang")["missing"] == [
+        {"pci_address": "0000:01:00.0", "reason": "does not answer the driver"},
+        {"pci_address": "0000:41:00.0", "reason": "has fallen off the bus"},
     ]
-    assert {gpu["compute_capability"] for gpu in gpus} == {"12.0"}
-    assert len({gpu["uuid"] for gpu in gpus}) == 2
 
 
-@pytest.mark.parametrize(("kernel_module", "is_open"), [(OPEN, True), (CLOSED, False), ("", False)])
-def test_the_driver(kernel_module, is_open):
-    assert gpu_facts.parse_driver(TWO_CARDS, kernel_module) == {"version": "575.57.08", "open": is_open}
-
-
-@pytest.mark.parametrize(
-    "output",
-    [
-        "0, GPU-x, NVIDIA H200, [N/A], 575.57.08, 9.0\n",
-        "0, GPU-x, NVIDIA H200\n",
-        "No devices were found\n",
-        "\x00\x01garbage\n",
-    ],
-)
-def test_what_is_no_list_of_cards_is_refused(output):
-    with pytest.raises(ValueError, match=r"nvidia-smi answered|invalid literal"):
-        gpu_facts.parse_gpus(output)
+def test_when_one_question_gets_no_answer_the_next_gpu_is_not_asked(tmp_path):
+    machine = Machine("lost-handle", tmp_path)
+    machine.recording["answers"]["-q -x --id=0000:01:00.0"] = {"status": None, "text": ""}
+    found = machine.facts()
+    assert machine.asked == ["-q -x", "-q -x --id=0000:01:00.0"]
+    assert "fallen off the bus" in found["reason"]
 
 
 @pytest.mark.parametrize(
-    ("status", "output", "reason"),
+    ("text", "value"),
     [
-        (
-            9,
-            "NVIDIA-SMI has failed because it couldn't\ncommunicate with the NVIDIA driver.",
-            "failed (9): NVIDIA-SMI has",
-        ),
-        (
-            18,
-            "Failed to initialize NVML: Driver/library version mismatch\n",
-            "(18): Failed to initialize NVML: Driver/lib",
-        ),
-        (15, "Unable to determine the device handle for GPU0: GPU is lost.", "GPU is lost"),
-        (6, "", "said nothing"),
+        ("16311 MiB", 16311.0),
+        ("16x", 16.0),
+        ("-5 C", -5.0),
+        ("180.00 W", 180.0),
+        ("N/A", None),
+        ("[N/A]", None),
+        ("ERR!", None),
+        ("Requested functionality has been deprecated", None),
+        ("GPU is lost", None),
+        ("", None),
+        (None, None),
     ],
 )
-def test_the_reason_is_one_line_in_nvidia_smis_words(status, output, reason):
-    said = gpu_facts.reason_for(status, output)
-    assert reason in said
-    assert "\n" not in said
+def test_readings(text, value):
+    assert gpu_facts.number(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (
+            "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  575.57.08  Release Build\n",
+            {"version": "575.57.08", "open": True, "cuda": ""},
+        ),
+        (
+            "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.14  Thu Feb 22 01:44:30 UTC 2024\n",
+            {"version": "550.54.14", "open": False, "cuda": ""},
+        ),
+        (
+            "NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  595.84  Release Build\n",
+            {"version": "595.84", "open": True, "cuda": ""},
+        ),
+        ("", {}),
+        ("GCC version: 13.3.0\n", {}),
+    ],
+)
+def test_the_kernel_module(text, found):
+    assert gpu_facts.kernel_module(text) == found
+
+
+def program(tmp_path, text):
+    file = tmp_path / "nvidia-smi"
+    file.write_text(f"#!/bin/sh\n{text}\n")
+    file.chmod(0o755)
+    return str(file)
+
+
+def test_the_tool_is_run_with_its_arguments_and_without_a_language(tmp_path):
+    tool = gpu_facts.Tool(program(tmp_path, 'echo "$LC_ALL $*"; echo complaint >&2; exit 6'), 10)
+    status, text = tool(["-q", "-x"])
+    assert status == 6
+    assert sorted(text.splitlines()) == ["C -q -x", "complaint"]
+
+
+def test_a_tool_that_does_not_answer_is_ended(tmp_path):
+    started = time.monotonic()
+    tool = gpu_facts.Tool(program(tmp_path, f"echo $$ > {tmp_path}/pid; exec sleep 60"), 0.3)
+    assert tool(["-q"]) == gpu_facts.Answer(None, "")
+    assert time.monotonic() - started < 10
+    assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
