@@ -176,7 +176,7 @@ def _count(least: int, facts: Facts) -> Iterator[Finding]:
         remedy = (
             "look for the others with lspci -d 10de:, or lower hardware_profile.gpus.count"
             if gpus
-            else "install the NVIDIA driver (role nvidia_driver), or set citadel_engine_build to cpu"
+            else f"{facts.get('remedy') or 'install the driver'}, or set citadel_engine_build to cpu"
         )
         yield Finding("GPUs", found, f">= {least}", len(gpus) >= least, remedy)
 
