@@ -9,7 +9,7 @@ from .architecture import Architecture
 from .architecture_reading import read_architecture
 from .kv_cache import pools
 from .numbers import Numbers
-from .overheads import cpu_overheads, cuda_asleep, cuda_overheads, default_batch, tokens_in_flight
+from .overheads import asleep, default_batch, overheads, tokens_in_flight
 from .terms import Device, Layout, ModelMemory, PlacementError, RankNeed, Term
 from .weights import Weights, stages, weights_of
 from .weights_quantization import (
@@ -82,14 +82,6 @@ class EngineMemory:
     def on(self, layout: Layout, device: Device) -> tuple[RankNeed, ...]:
         """What each worker needs; worker `p * tensor_parallel + t` holds stage p's part t."""
         batch = default_batch(device, layout)
-        if device.kind == "cpu":
-            overheads = cpu_overheads(self.architecture, layout, batch, self.dtype_bytes)
-            asleep: tuple[Term, ...] = ()
-        else:
-            overheads = cuda_overheads(self.architecture, layout, batch, self.dtype_bytes, eager=self.eager)
-            asleep = cuda_asleep(
-                layout, next((term for term in overheads if term.name == "CUDA graphs"), None)
-            )
         dealt = stages(len(self.architecture.layers), layout.pipeline_parallel)
         latent = any(layer.mixer == "latent attention" for layer in self.architecture.layers)
         kept = pools(
@@ -102,8 +94,12 @@ class EngineMemory:
             in_flight=tokens_in_flight(batch, layout),
         )
         needs = []
-        for stage in range(layout.pipeline_parallel):
-            need = RankNeed((self._weights_term(layout, stage), *overheads), asleep, kept[stage])
+        for stage, kv in enumerate(kept):
+            terms = overheads(
+                self.architecture, layout, device, self.dtype_bytes, stage=stage, eager=self.eager
+            )
+            stays = asleep(terms) if device.kind == "cuda" else ()
+            need = RankNeed((self._weights_term(layout, stage), *terms), stays, kv)
             needs += [need] * layout.tensor_parallel
         return tuple(needs)
 

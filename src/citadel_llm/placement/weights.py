@@ -7,7 +7,6 @@ out over the stages of pipeline parallelism as `distributed/utils.py` (get_pp_in
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .architecture import Architecture, LatentCache, Tensor
@@ -55,9 +54,7 @@ class Weights:
         tp = layout.tensor_parallel
         held = 0.0
         for index in stages(len(self.architecture.layers), layout.pipeline_parallel)[stage]:
-            tensors = self.architecture.layers[index].tensors
-            share = _on_rank(tensors, self.scheme, tp, self.architecture.kv_heads, index)
-            held += self.layer_bytes[index] * share
+            held += self.layer_bytes[index] * self._layer_share(index, tp)
         outside = self.total - sum(self.layer_bytes)
         formula = sum(self.scheme.bytes_of(tensor) for tensor in self._outside())
         if formula:
@@ -79,6 +76,16 @@ class Weights:
             if isinstance(layer.cache, LatentCache):
                 made += sum(tensor.elements for tensor in layer.tensors if tensor.name == "kv_b_proj")
         return math.ceil(made * self.scheme.dtype_bytes / layout.tensor_parallel)
+
+    def _layer_share(self, index: int, tensor_parallel: int) -> float:
+        """What a rank holds of a layer, by its stored size."""
+        whole = held = 0.0
+        for tensor in self.architecture.layers[index].tensors:
+            size = self.scheme.bytes_of(tensor, index)
+            share = _share(tensor, tensor_parallel, self.architecture.kv_heads)
+            whole += size
+            held += size * share * self.scheme.held(tensor, self.architecture.hidden, index)
+        return held / whole if whole else 0.0
 
     def _outside(self, stage: int | None = None, of: int = 1) -> tuple[Tensor, ...]:
         """What stands outside the layers: of the whole model, or on one stage."""
@@ -138,15 +145,6 @@ def _computed(architecture: Architecture, scheme: Scheme) -> tuple[float, tuple[
     )
     outside = (*architecture.first, *architecture.last, *architecture.tower)
     return sum(by_layer) + sum(scheme.bytes_of(tensor) for tensor in outside), by_layer
-
-
-def _on_rank(tensors: Iterable[Tensor], scheme: Scheme, tp: int, kv_heads: int, layer: int) -> float:
-    whole = held = 0.0
-    for tensor in tensors:
-        size = scheme.bytes_of(tensor, layer)
-        whole += size
-        held += size * _share(tensor, tp, kv_heads)
-    return held / whole if whole else 0.0
 
 
 def _share(tensor: Tensor, tp: int, kv_heads: int) -> float:

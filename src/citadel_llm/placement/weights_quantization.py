@@ -50,6 +50,7 @@ class Scheme:
         scale_bytes: Bytes of a scale.
         zeros: Whether each scale has a zero point of `bits`.
         index: Whether each input has a 4-byte index of its group (GPTQ).
+        padding: To multiples of what vLLM pads stream and inner width of quantized matrices on the device.
         roles: Which tensors are quantized.
         skipped: Names or patterns (`re:`) of modules that are not.
     """
@@ -62,6 +63,7 @@ class Scheme:
     scale_bytes: float = 2
     zeros: bool = False
     index: bool = False
+    padding: tuple[int, int] = (1, 1)
     roles: frozenset[Role] = _LINEAR
     skipped: tuple[str, ...] = ()
 
@@ -90,6 +92,17 @@ class Scheme:
         if self.index:
             each += columns * 4
         return each * tensor.count
+
+    def held(self, tensor: Tensor, hidden: int, layer: int | None = None) -> float:
+        """How many times its stored size a tensor takes on the device, where it is padded."""
+        if self.padding == (1, 1) or not self.quantizes(tensor, layer):
+            return 1.0
+        stream, inner = self.padding
+        return math.prod(
+            math.ceil(side / multiple) * multiple / side
+            for side in (tensor.rows, tensor.columns)
+            for multiple in (stream if side == hidden else inner,)
+        )
 
 
 def plain(dtype: str) -> Scheme:
