@@ -278,7 +278,7 @@ def _pairs(requirement: str, links: list[Facts], without: list[str], wanted: str
 def check_driver(wanted: Facts, found: Facts, cuda: str) -> Iterator[Finding]:
     """Yield the findings on the driver: branch, kernel module, whether it runs that CUDA version."""
     version = found.get("version") or "none"
-    branch = (numbers(version) or (0,))[0]
+    branch = (numbers(version.partition(".")[0]) or (0,))[0]
     if wanted.get("branch"):
         remedy = (
             "install this branch or newer (role nvidia_driver), or correct hardware_profile.driver.branch"
