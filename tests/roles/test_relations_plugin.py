@@ -1,5 +1,7 @@
 import pytest
 
+from citadel_llm.config.inventory import plain
+
 from .role_modules import ROOT, load
 
 plugin = load("roles/citadel/action_plugins/citadel_relations.py")
@@ -20,8 +22,11 @@ def faults(*models, **other):
         "citadel_api_port": 8000,
         "citadel_models_root": "/models",
         "citadel_root": "/opt/citadel",
+        "citadel_gpu_memory_share": 0.92,
+        "citadel_host_memory_share": 0.75,
     }
-    return list(plugin.catalogue_faults(plugin.settings_of(variables | other), ROOT / "src"))
+    plugin.variable_names(ROOT / "src")
+    return list(plugin.catalogue_faults(variables | other))
 
 
 def test_a_good_catalogue_has_no_faults():
@@ -69,7 +74,7 @@ def test_values_lose_ansibles_types():
     class Tagged(str):
         __slots__ = ()
 
-    value = plugin.plain({Tagged("a"): [Tagged("b"), True, 1, 1.5, None]})
+    value = plain({Tagged("a"): [Tagged("b"), True, 1, 1.5, None]})
     assert value == {"a": ["b", True, 1, 1.5, None]}
     assert type(value["a"][0]) is str
     assert type(value["a"][1]) is bool

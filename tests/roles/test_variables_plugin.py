@@ -78,6 +78,11 @@ def test_null_stands_for_what_has_no_default(spec, faults):
     assert places(None, spec) == faults
 
 
+def test_a_size_with_a_unit_is_told_which_unit_it_is_in():
+    [fault] = plugin.value_faults("hardware_profile.storage[0].size_gib", "3.6TB", {"type": "float"})
+    assert fault.remedy == "it must be a number, in GiB and without a unit: 1 TB as disks are sold is 931"
+
+
 def test_choices():
     assert places("a", {"type": "str", "choices": ["a", "b"]}) == []
     assert places("c", {"type": "str", "choices": ["a", "b"]}) == ["x"]

@@ -102,6 +102,9 @@ def main() -> None:
         sys.exit(1)
     if options.fake == "slow":
         time.sleep(60)
+    core = f"(EngineCore pid={os.getpid()}) {origin}"
+    say(f"{core} Initializing a V1 LLM engine (v0.32.0) with config: model='x'")
+    say(f"{core} CPU KV cache size: 46,592 tokens, Maximum concurrency for 2,048 tokens per request: 22.75x")
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(Fake(options).serve())
 

@@ -15,6 +15,7 @@ import psutil
 import pytest
 import yaml
 
+from citadel_llm.placement.calibration import Measurement
 from citadel_llm.services.engine.start_lock import lock_files, start_lock
 
 from .notify_socket import NotifySocket
@@ -35,12 +36,19 @@ class Host:
         python.chmod(0o755)
 
     def add(
-        self, name: str = "m", *, fake: str = "", weights: bool = True, task: str = "generate", **engine: Any
+        self,
+        name: str = "m",
+        *,
+        fake: str = "",
+        weights: bool = True,
+        task: str = "generate",
+        plan: dict[str, Any] | None = None,
+        **engine: Any,
     ) -> None:
         """Put a model into the catalogue."""
         engine = {"start_timeout": 20, "drain_timeout": 5, "extra_args": [f"--fake={fake}"], **engine}
         source = {"kind": "folder", "path": "/x"}
-        self._models.append({"name": name, "source": source, "task": task, "engine": engine})
+        self._models.append({"name": name, "source": source, "task": task, "engine": engine, "plan": plan})
         if weights:
             model = self.folder / "models" / name
             model.mkdir(parents=True)
@@ -121,6 +129,34 @@ async def test_ready_at_the_first_token_and_drained_at_the_end(host: Host) -> No
     assert vllm[0]["event"].startswith("Starting to load model")
     assert vllm[0]["process"] == "APIServer"
     assert {line["service"] for line in lines} == {"engine@m"}
+
+
+PLAN = {"residency": "resident", "max_model_len": 2048, "kv_cache_bytes": 1 << 30}
+
+
+async def test_what_a_start_took_is_kept_for_the_next_plan(host: Host, tmp_path: Path) -> None:
+    host.add(plan=PLAN)
+    state = tmp_path / "state"
+    state.mkdir()
+    process = host.run(STATE_DIRECTORY=str(state))
+    await asyncio.to_thread(host.notify.wait_for, "READY", "1", 20)
+    measurement = Measurement.parse((state / "measured.json").read_text())
+    assert measurement is not None
+    assert (measurement.model, measurement.device, measurement.kv_cache) == ("m", "cpu", 1 << 30)
+    assert measurement.vllm == "0.32.0"
+    assert measurement.kv_cache_tokens == 46592
+    assert measurement.total
+    process.terminate()
+    await asyncio.to_thread(log_of, process)
+
+
+async def test_an_engine_runs_where_nothing_can_be_kept(host: Host) -> None:
+    host.add(plan=PLAN)
+    process = host.run(STATE_DIRECTORY="/nonexistent")
+    await asyncio.to_thread(host.notify.wait_for, "READY", "1", 20)
+    process.terminate()
+    lines = await asyncio.to_thread(log_of, process)
+    assert any("could not be written down" in line["event"] for line in lines)
 
 
 async def test_an_embedding_model_is_asked_for_an_embedding(host: Host) -> None:

@@ -8,60 +8,26 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-# Which variable a setting of the application is rendered from.
-_VARIABLES = {
-    "models": "citadel_models",
-    "engine.build": "citadel_engine_build",
-    "environment": "citadel_environment",
-    "gateway.address": "citadel_api_address",
-    "gateway.port": "citadel_api_port",
-    "models_root": "citadel_models_root",
-    "root": "citadel_root",
-}
 
-
-def settings_of(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the variables as the tree of settings that the role `config` renders from them."""
-    settings: dict[str, Any] = {}
-    for path, name in _VARIABLES.items():
-        part = settings
-        *parents, key = path.split(".")
-        for parent in parents:
-            part = part.setdefault(parent, {})
-        part[key] = plain(variables[name])
-    return settings
-
-
-def plain(value: Any) -> Any:
-    """Return a value without Ansible's own types, which a strict schema would not take."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    for kind in (bool, int, float, str):
-        if isinstance(value, kind):
-            return kind(value)
-    return value
-
-
-def variable_of(key: str) -> str:
-    """Return a setting's path as the place in the variables that it comes from."""
-    for path, name in _VARIABLES.items():
-        if key == path or key.startswith((f"{path}.", f"{path}[")):
-            return name + key[len(path) :]
-    return key
-
-
-def catalogue_faults(settings: dict[str, Any], source: Path) -> Iterator[str]:
-    """Yield what the application's schema, found in a source folder, has against the settings."""
+def variable_names(source: Path) -> list[str]:
+    """Return the variables that settings are rendered from, as the application in a folder has them."""
     if str(source) not in sys.path:
         sys.path.insert(0, str(source))
-    from citadel_llm.config import ConfigError, Layers, validate  # noqa: PLC0415 - found by the line above
+    from citadel_llm.config.inventory import VARIABLES  # noqa: PLC0415 - found by the line above
+
+    return list(VARIABLES.values())
+
+
+def catalogue_faults(variables: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what the application's schema has against the settings that come from the variables."""
+    from citadel_llm.config import ConfigError, Layers, validate  # noqa: PLC0415 - see variable_names
+    from citadel_llm.config.inventory import settings_of, variable_of  # noqa: PLC0415
 
     try:
-        validate(Layers(values=settings))
+        validate(Layers(values=settings_of(variables)))
     except ConfigError as error:
         for problem in error.problems:
             remedy = f"; {problem.remedy}" if problem.remedy else ""
@@ -90,14 +56,15 @@ class ActionModule(ActionBase):
         """Fail with all faults at once."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         variables = task_vars or {}
-        names = [*_VARIABLES.values(), *self._task.args["listening_ports"]]
+        try:
+            names = [*variable_names(Path(self._task.args["source"])), *self._task.args["listening_ports"]]
+        except ImportError as error:
+            raise AnsibleActionFail(
+                f"{error}: run ansible-playbook from an environment with requirements.txt installed"
+            ) from error
         values = {name: self._templar.template(variables[name]) for name in names if name in variables}
         ports = {name: int(values[name]) for name in self._task.args["listening_ports"] if name in values}
-        try:
-            faults = list(catalogue_faults(settings_of(values), Path(self._task.args["source"])))
-        except ImportError as error:
-            faults = [f"{error}: run ansible-playbook from an environment with requirements.txt installed"]
-        faults += port_faults(ports)
+        faults = [*catalogue_faults(values), *port_faults(ports)]
         result["changed"] = False
         if faults:
             lines = [f"- {fault}" for fault in faults]

@@ -91,7 +91,7 @@ def value_faults(where: str, value: Any, spec: Spec) -> Iterator[Fault]:
     if value is None and "default" not in spec and not spec.get("required"):
         return
     if not _is_a(kind, value):
-        yield Fault(where, show(where, value), f"it must be {_EXPECTED[kind]}{_example(spec)}")
+        yield Fault(where, show(where, value), f"it must be {_expected(where, kind)}{_example(spec)}")
     elif "choices" in spec and value not in spec["choices"]:
         yield Fault(where, show(where, value), f"it must be one of {', '.join(map(str, spec['choices']))}")
     elif kind == "list":
@@ -100,6 +100,12 @@ def value_faults(where: str, value: Any, spec: Spec) -> Iterator[Fault]:
         yield from _dict_faults(where, value, spec["options"])
     else:
         yield from _convention_faults(where, value, kind)
+
+
+def _expected(where: str, kind: str) -> str:
+    if kind in {"int", "float"} and where.endswith("_gib"):
+        return f"{_EXPECTED[kind]}, in GiB and without a unit: 1 TB as disks are sold is 931"
+    return _EXPECTED[kind]
 
 
 def _list_faults(where: str, values: list[Any], spec: Spec) -> Iterator[Fault]:

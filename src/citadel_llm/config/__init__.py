@@ -11,12 +11,14 @@ from citadel_llm.config.loader import load, validate
 from citadel_llm.config.schema import (
     EngineDefaults,
     EngineOptions,
+    EnginePlan,
     FolderSource,
     Gateway,
     HubSource,
     Logging,
     Model,
     PackageSource,
+    Placement,
     Settings,
 )
 
@@ -25,6 +27,7 @@ __all__ = [
     "ConfigError",
     "EngineDefaults",
     "EngineOptions",
+    "EnginePlan",
     "FolderSource",
     "Gateway",
     "HubSource",
@@ -33,6 +36,7 @@ __all__ = [
     "Model",
     "Origin",
     "PackageSource",
+    "Placement",
     "Problem",
     "Settings",
     "load",

@@ -346,6 +346,8 @@ class Placement(_Part):
     """Share of each GPU's memory that all its engines together may take."""
     host_memory_share: Annotated[float, Field(gt=0, le=1)] = 0.75
     """Share of the host's memory that engines on the CPU build, or sleeping models, may take together."""
+    made_from: str | None = None
+    """Checksum of what the plan was made from; written by Citadel."""
 
 
 class Settings(_Part):

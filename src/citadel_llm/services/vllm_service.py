@@ -7,6 +7,7 @@ started again) when vLLM makes no progress, and on stop lets the requests in fli
 import asyncio
 import contextlib
 import difflib
+import os
 import time
 from collections import deque
 from pathlib import Path
@@ -14,8 +15,9 @@ from pathlib import Path
 import psutil
 
 from citadel_llm.config import Model, Settings
+from citadel_llm.placement.calibration import Measurement, variant_of
 from citadel_llm.services.base_service import BaseService
-from citadel_llm.services.engine import command, log
+from citadel_llm.services.engine import command, log, measured
 from citadel_llm.services.engine.client import EngineClient, EngineError
 from citadel_llm.services.engine.process_group import ProcessGroup
 from citadel_llm.services.engine.progress import ProgressWatch
@@ -52,6 +54,7 @@ class VllmService(BaseService):
         self._locks = contextlib.AsyncExitStack()
         self._lines: deque[str] = deque(maxlen=_LAST_LINES)
         self._phase = "loading vLLM"
+        self._told = measured.StartLog()
         self._processes: ProcessGroup | None = None
         self._watch: ProgressWatch | None = None
 
@@ -80,6 +83,7 @@ class VllmService(BaseService):
         self._watch = ProgressWatch(self._model.engine.stall_timeout, time.monotonic())
         self.spawn(self._guard(self._processes), "vLLM")
         self.spawn(self._observe_progress(self._watch), "the watch over vLLM's progress")
+        await self._keep_measurement(self._processes)
 
     async def reload(self) -> None:
         """An engine takes over new settings only when it is started again."""
@@ -109,6 +113,36 @@ class VllmService(BaseService):
         self._socket.unlink(missing_ok=True)
         await self._locks.aclose()
 
+    async def _keep_measurement(self, processes: ProcessGroup) -> None:
+        """Write down what this start took, for the next plan; without a state folder nothing is kept."""
+        folder, plan = os.environ.get("STATE_DIRECTORY"), self._model.plan
+        family = _family(processes)
+        if not folder or plan is None or not family:
+            return
+        if self.settings.engine.build == "cpu":
+            device, total = "cpu", measured.in_host_memory(family)
+        else:
+            device, total = await measured.on_gpus({process.pid for process in family}) or ("", None)
+        if not device:
+            return
+        measurement = Measurement(
+            model=self._model.name,
+            variant=variant_of(self._model),
+            device=device,
+            tensor_parallel_size=plan.tensor_parallel_size,
+            pipeline_parallel_size=plan.pipeline_parallel_size,
+            vllm=self._told.version,
+            weights=self._told.weights,
+            cuda_graphs=self._told.cuda_graphs,
+            kv_cache=plan.kv_cache_bytes,
+            kv_cache_tokens=self._told.kv_cache_tokens,
+            total=total,
+        )
+        try:
+            (Path(folder) / "measured.json").write_text(measurement.dump(), encoding="utf-8")
+        except OSError as error:
+            self.log.warning("what this start took could not be written down", error=str(error))
+
     def _check_settings(self) -> None:
         folder = self._model.folder(self.settings.models_root)
         if not (folder / "config.json").is_file():
@@ -125,6 +159,7 @@ class VllmService(BaseService):
         self._lines.append(line)
         entry = log.parse(line)
         self._phase = log.phase(entry.text) or self._phase
+        self._told.take(entry.text)
         fields = {"process": entry.process} if entry.process else {}
         self.log.log(entry.level, entry.text, child="vllm", **fields)
 
@@ -245,13 +280,20 @@ def _longest_wait(settings: Settings, model: Model) -> float:
     return 30.0 + sum(ahead)
 
 
+def _family(processes: ProcessGroup) -> list[psutil.Process]:
+    """All processes of a vLLM; none when they cannot be seen."""
+    try:
+        first = psutil.Process(processes.pid)
+        return [first, *first.children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
 def _describe_processes(processes: ProcessGroup | None) -> list[dict[str, object]]:
     """State, memory and threads of vLLM's processes, as far as they can be seen."""
     if processes is None:
         return []
     try:
-        first = psutil.Process(processes.pid)
-        family = [first, *first.children(recursive=True)]
         return [
             {
                 "pid": one.pid,
@@ -261,7 +303,7 @@ def _describe_processes(processes: ProcessGroup | None) -> list[dict[str, object
                 "threads": one.num_threads(),
                 "cpu_seconds": round(sum(one.cpu_times()[:2]), 1),
             }
-            for one in family
+            for one in _family(processes)
         ]
     except psutil.Error:
         return []

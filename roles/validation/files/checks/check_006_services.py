@@ -23,8 +23,8 @@ def check_gateway(host: Host, evidence: Evidence) -> None:
 
 @pytest.mark.item("006", "vLLM service framework implemented")
 def check_engines(host: Host, site: Site, evidence: Evidence, not_proven: NotProven) -> None:
-    if not site.models:
-        not_proven("the catalogue is empty")
+    if not site.resident_models:
+        not_proven("no model is resident")
     for name, found in units(host, site.engines, "Type", "StatusText", "ActiveState", "ControlGroup").items():
         assert (found["Type"], found["ActiveState"]) == ("notify", "active"), name
         assert len(processes(host, found["ControlGroup"])) > 1, f"{name} supervises no process"
@@ -37,15 +37,15 @@ def check_metrics(host: Host, site: Site, evidence: Evidence) -> None:
     own = {line.split("{")[0].split(" ")[0] for line in lines if line.startswith("citadel_gateway_")}
     engines = {line.split("{")[0] for line in lines if line.startswith("vllm:")}
     assert own, "the gateway shows no metrics of its own"
-    assert engines or not site.models, "the engines' metrics are not among the gateway's"
+    assert engines or not site.resident_models, "the engines' metrics are not among the gateway's"
     evidence(f"{len(own)} metrics of the gateway, {len(engines)} of the engines")
 
 
 @pytest.mark.item("006", "Health check utilities implemented")
 def check_health(host: Host, site: Site, evidence: Evidence, not_proven: NotProven) -> None:
     findings = doctor(host, site.user)
-    if not site.models:
-        not_proven(f"`citadel doctor` looks at {len(findings)} things; the catalogue is empty")
+    if not site.resident_models:
+        not_proven(f"`citadel doctor` looks at {len(findings)} things; no model is resident")
     failed = [f"{one['check']}: {one['detail']}" for one in findings if one["verdict"] == "failed"]
     assert not failed, "; ".join(failed)
     evidence(f"`citadel doctor` looks at {len(findings)} things and finds nothing wrong")

@@ -63,8 +63,8 @@ def check_alerts(not_proven: NotProven) -> None:
 
 @pytest.mark.item("009", "Performance monitoring set up")
 def check_performance(host: Host, site: Site, evidence: Evidence, not_proven: NotProven) -> None:
-    if not site.models:
-        not_proven("the catalogue is empty: no engine has metrics")
+    if not site.resident_models:
+        not_proven("no model is resident: no engine has metrics")
     for expression in (
         "vllm:generation_tokens_total",
         "vllm:time_to_first_token_seconds_count",

@@ -12,8 +12,8 @@ from checks.site import Site
 
 @pytest.mark.item("011", "End-to-end system validation performed")
 def check_whole(host: Host, site: Site, evidence: Evidence, not_proven: NotProven) -> None:
-    if not site.models:
-        not_proven("the catalogue is empty: there is no model to answer")
+    if not site.resident_models:
+        not_proven("no model is resident: there is none to answer")
     failed = [one["check"] for one in doctor(host, site.user) if one["verdict"] == "failed"]
     assert not failed, f"`citadel doctor` finds wrong: {', '.join(failed)}"
     evidence(
@@ -64,7 +64,7 @@ def check_files(host: Host, site: Site, evidence: Evidence) -> None:
     wanted = {site.key_file: f"regular file {site.user}:{site.group} 600"}
     wanted |= {
         f"/run/citadel/engines/{model['name']}.sock": "socket citadel-engine:citadel-gateway 660"
-        for model in site.models
+        for model in site.resident_models
     }
     found = modes(host, wanted)
     assert found == wanted, f"found {found}"

@@ -14,7 +14,7 @@ class Site:
         engine_build: cpu, cuda, or empty where no engine is to run.
         api_url: The API's address as clients see it, without `/v1`.
         answer_timeout: Seconds that one answer of a model may take.
-        models: The catalogue's entries.
+        models: The catalogue's entries, each with its plan.
         key_file: The file on the host that holds the first API key.
     """
 
@@ -39,9 +39,19 @@ class Site:
     external_services: list[dict[str, Any]]
 
     @property
+    def served_models(self) -> list[dict[str, Any]]:
+        """The models that an engine serves."""
+        return [model for model in self.models if model.get("plan")]
+
+    @property
+    def resident_models(self) -> list[dict[str, Any]]:
+        """Those of them that are awake always."""
+        return [model for model in self.served_models if model["plan"]["residency"] == "resident"]
+
+    @property
     def engines(self) -> list[str]:
-        """The units of the models' engines."""
-        return [f"citadel-engine@{model['name']}.service" for model in self.models]
+        """The units of the engines that must run: those of the resident models."""
+        return [f"citadel-engine@{model['name']}.service" for model in self.resident_models]
 
     @property
     def services(self) -> list[str]:
@@ -65,5 +75,6 @@ class Site:
 
     @property
     def writing_model(self) -> str | None:
-        """A model that writes text, if there is one."""
-        return next((m["name"] for m in self.models if m.get("task", "generate") == "generate"), None)
+        """A resident model that writes text, if there is one."""
+        writing = (m["name"] for m in self.resident_models if m.get("task", "generate") == "generate")
+        return next(writing, None)

@@ -1,0 +1,49 @@
+"""From an inventory's variables to the settings that are rendered from them: used on the controller."""
+
+from collections.abc import Mapping
+from typing import Any
+
+# Which variable a setting of the application is rendered from.
+VARIABLES = {
+    "models": "citadel_models",
+    "engine.build": "citadel_engine_build",
+    "environment": "citadel_environment",
+    "gateway.address": "citadel_api_address",
+    "gateway.port": "citadel_api_port",
+    "models_root": "citadel_models_root",
+    "placement.gpu_memory_share": "citadel_gpu_memory_share",
+    "placement.host_memory_share": "citadel_host_memory_share",
+    "root": "citadel_root",
+}
+
+
+def settings_of(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the variables as the tree of settings that the role `config` renders from them."""
+    settings: dict[str, Any] = {}
+    for path, name in VARIABLES.items():
+        part = settings
+        *parents, key = path.split(".")
+        for parent in parents:
+            part = part.setdefault(parent, {})
+        part[key] = plain(variables[name])
+    return settings
+
+
+def plain(value: Any) -> Any:
+    """Return a value without Ansible's own types, which a strict schema would not take."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    return value
+
+
+def variable_of(key: str) -> str:
+    """Return a setting's path as the place in the variables that it comes from."""
+    for path, name in VARIABLES.items():
+        if key == path or key.startswith((f"{path}.", f"{path}[")):
+            return name + key[len(path) :]
+    return key
