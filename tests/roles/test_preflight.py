@@ -61,6 +61,24 @@ CHECK_VARIABLES = "Check all variables of all roles"
 CHECK_RELATIONS = "Check the catalogue and what else must fit together"
 
 
+PLAN = "Plan where each model runs, with how much memory"
+# Of microsoft/Phi-3-mini-4k-instruct: 7.12 GiB of weights.
+PHI_3 = {
+    "model_type": "phi3",
+    "architectures": ["Phi3ForCausalLM"],
+    "hidden_size": 3072,
+    "intermediate_size": 8192,
+    "max_position_embeddings": 4096,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "num_key_value_heads": 32,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "vocab_size": 32064,
+}
+ONE_CARD = {"memory_gib": 1, "gpus": {"count": 1, "name": "RTX 5060 Ti", "memory_gib": 16}}
+
+
 CASES = {
     "a misspelt variable": Case(
         {"citadel_api_prot": 8001},
@@ -133,6 +151,45 @@ CASES = {
             "b: source.path is /etc: there is no config.json in it",
         ],
         "Stop when a model's source does not exist",
+    ),
+    "models that nothing is known of": Case(
+        {
+            "citadel_models": [
+                model("a"),
+                model("b", architecture=PHI_3 | {"hidden_size": -3072}),
+                model("c", architecture={"model_type": "phi3"}),
+            ]
+        },
+        [
+            "3 of the models cannot be planned with. Nothing was changed.",
+            "citadel_models[0].architecture: must be set for a, whose weights are not here yet",
+            "citadel_models[1].architecture.hidden_size: must be a whole number above 0, not -3072",
+            "citadel_models[2].architecture.",
+        ],
+        PLAN,
+    ),
+    "models that do not fit": Case(
+        {
+            "citadel_engine_build": "cuda",
+            "hardware_profile": ONE_CARD,
+            "citadel_models": [
+                model("a", architecture=PHI_3, residency="resident"),
+                model("b", architecture=PHI_3, residency="resident"),
+            ],
+        },
+        [
+            "GPU 0: 14.65 GiB usable",
+            "a: weights 7.12 + KV cache 1.51",
+            "GiB too much",
+            "citadel_models[0].residency: auto, citadel_models[1].residency: auto",
+            "Nothing was changed.",
+        ],
+        PLAN,
+    ),
+    "no card to plan with": Case(
+        {"citadel_engine_build": "cuda", "citadel_models": [model("a", architecture=PHI_3)]},
+        ["the host has no GPU to plan with", "hardware_profile.gpus", "set citadel_engine_build to cpu"],
+        PLAN,
     ),
     "an interpreter that is not there": Case(
         {"python_env_interpreter": "/usr/bin/no-such-python"},

@@ -124,9 +124,10 @@ class ActionModule(ActionBase):
                 replan=bool(arguments.get("replan")),
             )
         except placement.PlacementFaultsError as error:
-            raise AnsibleActionFail(_listed(str(fault) for fault in error.faults)) from error
+            # Ansible would append the cause's text, in other words, to what is said here.
+            raise AnsibleActionFail(_listed(str(fault) for fault in error.faults)) from None
         except PlacementError as error:
-            raise AnsibleActionFail(f"{in_the_inventorys_words(str(error))}\nNothing was changed.") from error
+            raise AnsibleActionFail(f"{in_the_inventorys_words(str(error))}\nNothing was changed.") from None
         table = short_table(settings, deployment.plans)
         if deployment.fresh is not None:
             table += [
@@ -149,7 +150,7 @@ class ActionModule(ActionBase):
 
         gpus, build = self._task.args["gpus"], settings.engine.build
         report = host_report(str(self._task.args["meminfo"]), gpus)
-        if build == "cpu" or gpus.get("gpus"):
+        if build == "cpu" or gpus.get("gpus") or not settings.served_models:
             return machine_of_report(report, build)
         if not (profile.get("gpus") or {}).get("count"):
             raise AnsibleActionFail(without_gpus(gpus))
