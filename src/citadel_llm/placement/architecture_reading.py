@@ -1,6 +1,7 @@
 """From a config.json to an `Architecture`."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from .architecture import Architecture, Cache, Layer, Tensor
@@ -199,7 +200,8 @@ def _layers(
                 kind, cache = "latent attention", attention.cache()
         elif mixer == "state":
             block = _state(text, hidden)
-            kind, cache = type(block).__name__.lower(), block.cache()
+            exact = text.get("mamba_ssm_dtype") == "float32"
+            kind, cache = type(block).__name__.lower(), replace(block.cache(), recurrent_float32=exact)
             tensors += block.tensors()
         forward = ""
         if not family.one_block or mixer in {"dense", "experts"}:

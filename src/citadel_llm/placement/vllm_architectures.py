@@ -42,7 +42,7 @@ def support(architectures: Sequence[str], build: Build = "cuda") -> Support:
     """What the locked vLLM of a build says of a model, for people."""
     registry = _registry()[build]
     near = [
-        name for wanted in architectures for name in get_close_matches(wanted, registry["supported"], 3, 0.8)
+        name for wanted in architectures for name in get_close_matches(wanted, registry["supported"], 3, 0.9)
     ]
     until = next((registry["until"][name] for name in architectures if name in registry["until"]), None)
     return Support(

@@ -97,11 +97,10 @@ class Scheme:
         """How many times its stored size a tensor takes on the device, where it is padded."""
         if self.padding == (1, 1) or not self.quantizes(tensor, layer):
             return 1.0
-        stream, inner = self.padding
+        wide = tensor.columns if tensor.rows == hidden else tensor.rows
         return math.prod(
             math.ceil(side / multiple) * multiple / side
-            for side in (tensor.rows, tensor.columns)
-            for multiple in (stream if side == hidden else inner,)
+            for side, multiple in zip((hidden, wide), self.padding, strict=True)
         )
 
 
@@ -227,9 +226,13 @@ def _bitsandbytes(told: _Described) -> Scheme:
 
 
 def _mxfp4(told: _Described) -> Scheme:
-    """The experts of gpt-oss: 4-bit floats, one exponent of a byte for 32 of them (OCP MX)."""
+    """The experts of gpt-oss: 4-bit floats, one exponent of a byte for 32 of them (OCP MX).
+
+    vLLM 0.33 pads them (layers/fused_moe/oracle/mxfp4.py, mxfp4_round_up_hidden_size_and_intermediate_size).
+    """
+    experts: frozenset[Role] = frozenset({"experts"})
     return Scheme(
-        "mxfp4", told.size, 4, 32, scale_bytes=1, roles=frozenset({"experts"}), skipped=told.skipped
+        "mxfp4", told.size, 4, 32, scale_bytes=1, padding=(256, 128), roles=experts, skipped=told.skipped
     )
 
 
