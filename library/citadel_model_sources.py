@@ -9,13 +9,15 @@ module: citadel_model_sources
 short_description: Ask each model's source whether it exists
 description:
   - A folder is looked at, a package's version is asked of the package indexes that C(uv) is set to use, and a
-    revision is asked of the Hugging Face hub. Nothing is fetched and nothing is changed.
+    revision is asked of the Hugging Face hub. Nothing is changed.
+  - Of a model of the hub whose entry has no C(architecture), C(config.json) and the size of the weights are read,
+    for the plan that is made before they are fetched.
   - A model whose weights stand in their folder already, from this very source, is not asked about.
   - A source that cannot be asked (the network is down) is unknown, and not missing.
 author: Citadel
 options:
   models:
-    description: Entries of the catalogue, of which C(name) and C(source) are used.
+    description: Entries of the catalogue, of which C(name), C(source) and C(architecture) are used.
     type: list
     elements: dict
     required: true
@@ -69,6 +71,12 @@ unasked:
   type: list
   elements: dict
   returned: always
+numbers:
+  description: >-
+    What the hub told of models, by C(repository@revision): C(config), the content of config.json, and
+    C(weight_bytes), the size of the weights where the hub has an index of them.
+  type: dict
+  returned: always
 """
 
 import json
@@ -86,12 +94,20 @@ _NOT_THERE = ("was not found in the package registry", "there is no version of",
 
 Model = dict[str, Any]
 
+# What belongs to a model beside its weights is text of some kilobytes, an index of some megabytes.
+_LARGEST_TEXT = 64 * 1024**2
+
 
 class Verdict(NamedTuple):
-    """What is known of a source: present, missing, unknown or unasked; a sentence where it is at fault."""
+    """What is known of a source.
+
+    `state` is present, missing, unknown or unasked; `sentence` says why where it is at fault; `numbers` are
+    what the hub told of a model.
+    """
 
     state: str
     sentence: str = ""
+    numbers: Model | None = None
 
 
 def is_placed(model: Model, root: Path) -> bool:
@@ -157,7 +173,34 @@ class Asker:
     def ask(self, model: Model) -> Verdict:
         """Return the verdict on one model's source."""
         kinds = {"folder": self._folder, "package": self._package, "hub": self._hub}
-        return kinds[model["source"]["kind"]](model["source"])
+        verdict = kinds[model["source"]["kind"]](model["source"])
+        wanted = model["source"]["kind"] == "hub" and not model.get("architecture")
+        if verdict.state == "present" and wanted:
+            return verdict._replace(numbers=self._numbers(model["source"]))
+        return verdict
+
+    def _numbers(self, source: Model) -> Model | None:
+        """Return a model's config.json and the size of its weights; none where the hub does not tell."""
+        config = self._text(source, "config.json")
+        if not isinstance(config, dict):
+            return None
+        index = self._text(source, "model.safetensors.index.json")
+        metadata = index.get("metadata") if isinstance(index, dict) else None
+        size = metadata.get("total_size") if isinstance(metadata, dict) else None
+        return {"config": config, "weight_bytes": int(size) if size else None}
+
+    def _text(self, source: Model, name: str) -> Any:
+        """Return what a JSON file of a repository holds; none where there is none."""
+        url = f"{self.module.params['hub_url']}/{source['repository']}/resolve/{source['revision']}/{name}"
+        try:
+            with open_url(url, timeout=self.module.params["timeout"], headers=self._headers()) as answer:
+                return json.loads(answer.read(_LARGEST_TEXT))
+        except (HTTPError, URLError, OSError, ValueError):
+            return None
+
+    def _headers(self) -> dict[str, str]:
+        token = self.module.params["hub_token_file"]
+        return {"Authorization": f"Bearer {Path(token).read_text().strip()}"} if token else {}
 
     def _folder(self, source: Model) -> Verdict:
         return folder_verdict(source["path"])
@@ -177,10 +220,8 @@ class Asker:
     def _hub(self, source: Model) -> Verdict:
         parameters = self.module.params
         url = f"{parameters['hub_url']}/api/models/{source['repository']}/revision/{source['revision']}"
-        token = parameters["hub_token_file"]
-        headers = {"Authorization": f"Bearer {Path(token).read_text().strip()}"} if token else {}
         try:
-            answer = open_url(url, method="HEAD", timeout=parameters["timeout"], headers=headers)
+            answer = open_url(url, method="HEAD", timeout=parameters["timeout"], headers=self._headers())
         except HTTPError as error:
             return hub_verdict(source, error.code, f"HTTP {error.code}")
         except (URLError, OSError) as error:
@@ -197,6 +238,11 @@ def run(module: AnsibleModule) -> None:
         missing=[f"{m['name']}: {verdict.sentence}" for m, verdict in verdicts if verdict.state == "missing"],
         unknown=[f"{m['name']}: {verdict.sentence}" for m, verdict in verdicts if verdict.state == "unknown"],
         unasked=[m for m, verdict in verdicts if verdict.state == "unasked"],
+        numbers={
+            f"{m['source']['repository']}@{m['source']['revision']}": verdict.numbers
+            for m, verdict in verdicts
+            if verdict.numbers is not None
+        },
     )
 
 

@@ -14,7 +14,7 @@ from citadel_llm.placement.deployment import Deployed, Deployment, PlacementFaul
 from citadel_llm.placement.devices import Machine, machine_of_text
 from citadel_llm.placement.refusal import PlacementRefusedError
 from citadel_llm.placement.terms import GIB, PlacementError
-from citadel_llm.placement.wishes import wishes_of
+from citadel_llm.placement.wishes import of_the_hub, wishes_of
 
 SHAPES = Path(__file__).parent / "published" / "shapes"
 TWO = machine_of_text("2x RTX 5060 Ti 16GB", 251 * GIB)
@@ -187,6 +187,15 @@ def test_the_files_tell_what_the_catalogue_does_not() -> None:
     [wish] = wishes_of(host, answers)[0]
     assert wish.memory is not None
     assert wish.memory.parameters == 3821079552
+
+
+def test_the_hub_tells_what_is_not_here_yet() -> None:
+    hub = {"kind": "hub", "repository": "o/phi", "revision": "1"}
+    host = settings(model("phi", of=None, source=hub))
+    told = of_the_hub({"o/phi@1": {"config": shape("phi-3-mini-4k"), "weight_bytes": 7642159104}})
+    [wish] = wishes_of(host, absent("/models/phi") | told)[0]
+    assert wish.memory is not None
+    assert wish.memory.weight_bytes == 7642159104
 
 
 def test_all_faults_are_told_with_their_entries() -> None:

@@ -1,4 +1,8 @@
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 
@@ -79,3 +83,66 @@ def test_weights_in_place_are_not_asked_about(tmp_path, manifest, placed):
         (tmp_path / "m" / sources.MANIFEST).write_text(json.dumps(manifest))
     model = {"name": "m", "source": {"kind": "hub", "repository": "o/m", "revision": "1", "path": None}}
     assert sources.is_placed(model, tmp_path) is placed
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Answers as the hub's documentation says; that the hub itself does is not proven here."""
+
+    files: ClassVar[dict[str, object]] = {
+        "/o/sharded/resolve/1/config.json": {"model_type": "phi3"},
+        "/o/sharded/resolve/1/model.safetensors.index.json": {"metadata": {"total_size": 7642159104}},
+        "/o/single/resolve/1/config.json": {"model_type": "qwen2"},
+    }
+
+    def answer(self, body: bytes) -> None:
+        known = self.path in self.files or self.path.startswith("/api/models/o/")
+        rights = self.headers["Authorization"] == "Bearer hub-token"
+        self.send_response(401 if not rights else 200 if known else 404)
+        self.end_headers()
+        self.wfile.write(body if known and rights else b"")
+
+    def do_HEAD(self) -> None:
+        self.answer(b"")
+
+    def do_GET(self) -> None:
+        self.answer(json.dumps(self.files.get(self.path)).encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def asker(tmp_path):
+    """Asks a hub on this machine, with the right token."""
+    token = tmp_path / "token"
+    token.write_text("hub-token\n")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        parameters = {
+            "hub_url": f"http://127.0.0.1:{server.server_port}",
+            "hub_token_file": str(token),
+            "timeout": 5,
+        }
+        yield sources.Asker(SimpleNamespace(params=parameters))
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("repository", "numbers"),
+    [
+        ("o/sharded", {"config": {"model_type": "phi3"}, "weight_bytes": 7642159104}),
+        ("o/single", {"config": {"model_type": "qwen2"}, "weight_bytes": None}),
+        ("o/empty", None),
+    ],
+)
+def test_the_hub_tells_what_the_plan_needs(asker, repository, numbers):
+    source = {"kind": "hub", "repository": repository, "revision": "1"}
+    verdict = asker.ask({"name": "m", "source": source})
+    assert (verdict.state, verdict.numbers) == ("present", numbers)
+    assert asker.ask({"name": "m", "source": source, "architecture": {"model_type": "x"}}).numbers is None
+
+
+def test_without_the_right_token_the_hub_tells_nothing(asker):
+    asker.module.params["hub_token_file"] = ""
+    source = {"kind": "hub", "repository": "o/single", "revision": "1"}
+    assert asker.ask({"name": "m", "source": source}).state == "missing"

@@ -106,6 +106,7 @@ class ActionModule(ActionBase):
         from citadel_llm.config import Layers, validate  # noqa: PLC0415
         from citadel_llm.placement.calibration import Measurement  # noqa: PLC0415
         from citadel_llm.placement.terms import PlacementError  # noqa: PLC0415
+        from citadel_llm.placement.wishes import of_the_hub  # noqa: PLC0415
 
         known = task_vars or {}
         variables = {name: self._templar.template(known[name]) for name in VARIABLES.values()}
@@ -117,7 +118,7 @@ class ActionModule(ActionBase):
             deployment = placement.deploy(
                 settings,
                 machine,
-                json.loads(arguments["files"] or "{}"),
+                {**json.loads(arguments["files"] or "{}"), **of_the_hub(plain(arguments["hub"]))},
                 [each for each in measured if each is not None],
                 placement.Deployed.read(str(arguments["deployed"])),
                 vllm=locked_vllm(source, settings.engine.build),

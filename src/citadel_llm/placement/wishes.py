@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from citadel_llm.config import FolderSource, Model, Settings
+from citadel_llm.config import FolderSource, HubSource, Model, Settings
 from citadel_llm.placement.memory import memory_of
 from citadel_llm.placement.numbers import Numbers, numbers_of_catalogue, numbers_of_files
 from citadel_llm.placement.options import Wish
@@ -23,6 +23,15 @@ def folders_of(settings: Settings, model: Model) -> Iterator[Path]:
     yield model.folder(settings.models_root)
     if isinstance(model.source, FolderSource):
         yield model.source.path
+
+
+def of_the_hub(numbers: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What the hub told, by `repository@revision`, as answers beside those of folders."""
+    return {_on_the_hub(name): {"tensors": None, "note": "", **told} for name, told in numbers.items()}
+
+
+def _on_the_hub(name: str) -> str:
+    return f"{name} on the hub"
 
 
 def wishes_of(settings: Settings, answers: Answers) -> tuple[list[Wish], list[PlacementError]]:
@@ -53,7 +62,10 @@ def wishes_of(settings: Settings, answers: Answers) -> tuple[list[Wish], list[Pl
 
 def _numbers_of(settings: Settings, model: Model, entry: str, answers: Answers) -> Numbers:
     found = None
-    for folder in map(str, folders_of(settings, model)):
+    places = [str(folder) for folder in folders_of(settings, model)]
+    if isinstance(model.source, HubSource):
+        places.append(_on_the_hub(f"{model.source.repository}@{model.source.revision}"))
+    for folder in places:
         if folder in answers and not _is_absent(folder, answers[folder]):
             found = numbers_of_files(folder, answers[folder])
             break
