@@ -473,18 +473,24 @@ def complete(facts: Facts, ask: Ask, sys: Path, proc: Path) -> None:
     """Add what stands elsewhere: index, compute capability, NUMA node, services, links."""
 
     def asked(arguments: list[str]) -> str:
-        answer = ask(arguments)
-        if answer.status == 0:
-            return answer.text
-        said = "no answer in time" if answer.status is None else _one_line(answer.text)[:120]
-        facts["unread"].append(f"nvidia-smi {' '.join(arguments)}: {said}")
-        return ""
+        # What kept it waiting once would do so again.
+        answer = Answer(None, "") if waited else ask(arguments)
+        if answer.status is None:
+            waited.append(arguments)
+        if answer.status != 0:
+            said = "no answer in time" if answer.status is None else _one_line(answer.text)[:120]
+            facts["unread"].append(f"nvidia-smi {' '.join(arguments)}: {said}")
+        return answer.text
 
+    waited: list[list[str]] = []
     table = parse_table(asked(_TABLE))
+    # The driver counts in the order of the bus, also those that are lost.
+    held = [gpu["pci_address"] for gpu in facts["pci"] if gpu["driver"] == "nvidia"]
     for position, gpu in enumerate(facts["gpus"]):
-        index, capability = table.get(gpu["uuid"], (position, ""))
-        node = numa_node(gpu["pci_address"], sys)
-        gpu |= {"index": index, "compute_capability": capability, "numa_node": node}
+        address = gpu["pci_address"]
+        counted = held.index(address) if address in held else position
+        index, capability = table.get(gpu["uuid"], (counted, ""))
+        gpu |= {"index": index, "compute_capability": capability, "numa_node": numa_node(address, sys)}
         for process in gpu["processes"]:
             process["unit"] = unit_of(process["pid"], proc)
     indices = sorted(gpu["index"] for gpu in facts["gpus"])

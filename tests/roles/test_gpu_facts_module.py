@@ -284,6 +284,33 @@ def test_a_gpu_that_left_the_bus_is_known_without_the_driver(facts):
     ]
 
 
+def test_behind_a_lost_gpu_the_others_keep_their_indices(tmp_path):
+    machine = Machine("lost-handle", tmp_path)
+    answers = machine.recording["answers"]
+    answers["-q -x --id=0000:01:00.0"], answers["-q -x --id=0000:41:00.0"] = (
+        answers["-q -x --id=0000:41:00.0"],
+        {"status": 0, "text": (machine.folder / "first.xml").read_text().replace(":01:00.0", ":41:00.0")},
+    )
+    found = machine.facts()
+    assert [(gpu["index"], gpu["pci_address"]) for gpu in found["gpus"]] == [(1, "0000:41:00.0")]
+    assert [gpu["pci_address"] for gpu in found["missing"]] == ["0000:01:00.0"]
+
+
+def test_what_is_told_with_a_complaint_is_kept(facts):
+    found = facts("lost-readings")
+    assert found["gpus"][0]["compute_capability"] == "12.0"
+    assert len(found["unread"]) == 1
+
+
+def test_what_keeps_nvidia_smi_waiting_is_asked_once(tmp_path):
+    machine = Machine("driver-575-two-consumer-cards", tmp_path)
+    machine.recording["answers"][" ".join(gpu_facts._TABLE)] = {"status": None, "text": ""}
+    found = machine.facts()
+    assert machine.asked == ["-q -x", " ".join(gpu_facts._TABLE)]
+    assert [gpu["index"] for gpu in found["gpus"]] == [0, 1]
+    assert len(found["unread"]) == 3
+
+
 def test_when_one_question_gets_no_answer_the_next_gpu_is_not_asked(tmp_path):
     machine = Machine("lost-handle", tmp_path)
     machine.recording["answers"]["-q -x --id=0000:01:00.0"] = {"status": None, "text": ""}
