@@ -1,0 +1,1 @@
+../../nvidia_driver/filter_plugins/citadel_cuda.py
