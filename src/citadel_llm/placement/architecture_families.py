@@ -237,7 +237,6 @@ FAMILIES: dict[str, Family] = {
     "mistral": Family(
         defaults={"num_key_value_heads": 8, "max_position_embeddings": 131072}, window=_every_layer
     ),
-    "ministral": Family(defaults={"num_key_value_heads": 8, "sliding_window": 4096}, window=_every_layer),
     "mixtral": Family(
         defaults={"num_key_value_heads": 8, "num_local_experts": 8},
         window=_every_layer,

@@ -112,7 +112,7 @@ def read_header(path: Path) -> dict[str, dict[str, Any]]:
         raise ModelFilesError(f"{path}: cannot be read: {error.strerror}") from None
     try:
         header = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ModelFilesError(f"{path}: its header is not JSON") from None
     if not isinstance(header, dict):
         raise ModelFilesError(f"{path}: its header must be a JSON object, not {_kind(header)}")
@@ -176,7 +176,7 @@ def _tensor(path: Path, name: str, entry: Any) -> dict[str, Any]:
     if not isinstance(entry, dict):
         raise ModelFilesError(f"{where} must be described by an object, not {_kind(entry)}")
     dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
-    if dtype not in DTYPE_BITS:
+    if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
         raise ModelFilesError(f"{where} has a number type that is not known: {dtype!r}")
     if not _are_whole(shape):
         raise ModelFilesError(f"{where} has no valid shape: {shape!r}")
@@ -216,7 +216,7 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ModelFilesError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelFilesError(f"{path}: is not JSON: {error}") from None
 
 

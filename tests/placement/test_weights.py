@@ -1,0 +1,276 @@
+"""Weights by quantization, and their part on each rank."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from citadel_llm.placement.terms import GIB, Layout, PlacementError
+from citadel_llm.placement.weights import stages
+from citadel_llm.placement.weights_quantization import Scheme, scheme_of_config
+
+from .samples import H100, SHAPES, memory, shape
+
+LLAMA = "llama-3.1-8b"
+
+
+@pytest.mark.parametrize(
+    ("layers", "stages_", "counts"),
+    [
+        # get_pp_indices of vLLM 0.33
+        (32, 1, [32]),
+        (32, 2, [16, 16]),
+        (27, 2, [14, 13]),
+        (61, 4, [15, 15, 16, 15]),
+        (30, 4, [7, 8, 8, 7]),
+        (31, 4, [8, 8, 8, 7]),
+    ],
+)
+def test_layers_are_dealt_out_as_vllm_does(layers: int, stages_: int, counts: list[int]) -> None:
+    dealt = stages(layers, stages_)
+    assert [len(stage) for stage in dealt] == counts
+    assert [index for stage in dealt for index in stage] == list(range(layers))
+
+
+def described(**keys: Any) -> dict[str, Any]:
+    return {**shape(LLAMA)["config"], "quantization_config": keys}
+
+
+# Llama 3.1 8B: linear layers hold 6,979,321,856 numbers, embedding, head and norms 1,050,939,392.
+LINEAR, REST = 6_979_321_856, 1_050_939_392
+INT4 = {"num_bits": 4, "type": "int", "group_size": 128, "strategy": "group", "symmetric": True}
+FP8 = {"num_bits": 8, "type": "float", "strategy": "channel", "symmetric": True}
+
+
+@pytest.mark.parametrize(
+    ("keys", "name", "bits"),
+    [
+        ({"quant_method": "awq", "bits": 4, "group_size": 128}, "awq", 4 + (16 + 4) / 128),
+        ({"quant_method": "awq", "w_bit": 4, "q_group_size": 64}, "awq", 4 + (16 + 4) / 64),
+        # Each input's index of its group: 4 bytes, over 4096 to 14336 outputs.
+        ({"quant_method": "gptq", "bits": 4, "group_size": 128}, "gptq", 4 + (16 + 4) / 128 + 0.0055),
+        ({"quant_method": "gptq", "bits": 8, "group_size": -1}, "gptq", 8 + 0.0055 + 0.0052),
+        ({"quant_method": "fp8"}, "fp8", 8),
+        ({"quant_method": "fp8", "weight_block_size": [128, 128]}, "fp8", 8 + 32 / 128**2),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes", 4 + 32 / 64),
+        (
+            {"quant_method": "bitsandbytes", "bnb_4bit_use_double_quant": True},
+            "bitsandbytes",
+            4 + (8 + 32 / 256) / 64,
+        ),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "bitsandbytes", 8 + 0.0072),
+        (
+            {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": INT4}}},
+            "compressed-tensors",
+            4 + 16 / 128,
+        ),
+        (
+            {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": FP8}}},
+            "compressed-tensors",
+            8 + 0.0036,
+        ),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "nvfp4", 4 + 8 / 16),
+    ],
+)
+def test_a_quantized_llama(keys: dict[str, Any], name: str, bits: float) -> None:
+    whole = memory(described(**keys))
+    assert whole.quantization == name
+    assert whole.weight_bytes == pytest.approx(LINEAR * bits / 8 + REST * 2, rel=0.0002)
+
+
+def test_what_is_not_converted_stays_whole() -> None:
+    patterns = {"modules_to_not_convert": ["model.layers.0.mlp", "re:.*self_attn.*", "lm_head"]}
+    some = memory(described(quant_method="fp8", **patterns)).weight_bytes
+    all_ = memory(described(quant_method="fp8")).weight_bytes
+    # Attention in 32 layers, and the feed-forward network in one, take a byte more for each number.
+    assert some - all_ == pytest.approx(32 * (2 * 4096**2 + 2 * 4096 * 1024) + 3 * 4096 * 14336, rel=1e-5)
+
+
+def test_mixtral_keeps_its_router_and_mxfp4_its_attention() -> None:
+    config = dict(shape("mixtral-8x7b")["config"])
+    scheme = scheme_of_config(config | {"quantization_config": {"quant_method": "awq"}}, "float16", "m")
+    assert isinstance(scheme, Scheme)
+    layer = memory(config).architecture.layers[0]
+    assert {t.role for t in layer.tensors if scheme.quantizes(t, 0)} == {"attention", "experts"}
+    mxfp4 = memory("gpt-oss-20b")
+    assert {t.role for t in mxfp4.architecture.layers[0].tensors if mxfp4.weights.scheme.quantizes(t, 0)} == {
+        "experts"
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "reported"),
+    [
+        # "Model loading took", llm-d-benchmark's records of vLLM 0.11 on H100, in GiB
+        (LLAMA, {}, 14.99),
+        (
+            "qwen3-8b",
+            {
+                "hidden_size": 1024,
+                "intermediate_size": 3072,
+                "num_hidden_layers": 28,
+                "num_attention_heads": 16,
+                "tie_word_embeddings": True,
+            },
+            1.12,
+        ),
+        (
+            "qwen3-8b",
+            {
+                "hidden_size": 5120,
+                "intermediate_size": 25600,
+                "num_hidden_layers": 64,
+                "num_attention_heads": 64,
+            },
+            61.03,
+        ),
+        (
+            LLAMA,
+            {
+                "hidden_size": 8192,
+                "intermediate_size": 28672,
+                "num_hidden_layers": 80,
+                "num_attention_heads": 64,
+                "quantization_config": {
+                    "quant_method": "compressed-tensors",
+                    "config_groups": {"group_0": {"weights": FP8}},
+                    "ignore": ["lm_head"],
+                },
+            },
+            67.72,
+        ),
+        # vLLM pads mxfp4's experts: 12.8 and 60.8 GiB in the files.
+        ("gpt-oss-20b", {}, 13.47),
+        ("gpt-oss-120b", {}, 64.38),
+    ],
+)
+def test_what_vllm_reported_after_loading(name: str, changes: dict[str, Any], reported: float) -> None:
+    (need,) = memory(dict(shape(name)["config"]) | changes).on(Layout(), H100)
+    assert need.fixed[0].name == "weights"
+    assert need.fixed[0].bytes / GIB == pytest.approx(reported, rel=0.025)
+
+
+@pytest.mark.parametrize(("tp", "reported"), [(1, 14.96), (2, 7.48)])
+def test_tensor_parallel_as_vllm_reported(tp: int, reported: float) -> None:
+    # Llama 3 8B, which has the same shape: vllm#10511.
+    assert memory(LLAMA).on(Layout(tp), H100)[0].fixed[0].bytes / GIB == pytest.approx(reported, rel=0.001)
+
+
+@given(
+    st.sampled_from(SHAPES),
+    st.sampled_from([(1, 1), (2, 1), (1, 2), (4, 1), (2, 2), (1, 3), (8, 1), (1, 5)]),
+)
+def test_ranks_together_hold_at_least_all(name: str, split: tuple[int, int]) -> None:
+    whole = memory(name)
+    layout = Layout(*split)
+    held = [whole.weights.on_rank(layout, stage) for stage in range(layout.pipeline_parallel)]
+    assert sum(held) * layout.tensor_parallel >= whole.weight_bytes
+    assert max(held) <= whole.weight_bytes * 1.12  # mxfp4's padding is the most that a rank adds
+
+
+def test_the_embedding_stands_on_the_first_stage_and_the_head_on_the_last() -> None:
+    whole = memory(LLAMA)
+    first, middle, last = (whole.weights.on_rank(Layout(1, 4), stage) for stage in (0, 1, 3))
+    table = 128256 * 4096 * 2
+    assert first - middle == table
+    assert last - middle == table + 4096 * 2
+
+
+def test_a_tied_head_is_copied_to_the_last_stage() -> None:
+    whole = memory("llama-3.2-1b")
+    both = sum(whole.weights.on_rank(Layout(1, 2), stage) for stage in (0, 1))
+    assert both - whole.weight_bytes == 128256 * 2048 * 2
+
+
+def test_the_vocabulary_is_padded_for_ranks() -> None:
+    # 30,522 tokens are padded to 30,528: each of two ranks holds 15,264 rows.
+    config = dict(shape("minilm-l6")["config"])
+    padded, even = (memory(config | {"vocab_size": size}) for size in (30_522, 30_528))
+    assert padded.weights.on_rank(Layout(2), 0) == pytest.approx(even.weights.on_rank(Layout(2), 0), abs=2)
+    assert padded.weight_bytes < even.weight_bytes
+
+
+def test_norms_and_the_latent_are_on_every_rank() -> None:
+    whole = memory("deepseek-v2-lite")
+    replicated = 27 * ((512 + 64) * 2048 + 512 + 2 * 2048) + 2048 + 26 * 64 * 2048
+    assert 2 * whole.weights.on_rank(Layout(2), 0) - whole.weight_bytes == replicated * 2
+
+
+def test_latent_attention_absorbs_its_expanding_matrix() -> None:
+    whole = memory("deepseek-v2-lite")
+    need = whole.on(Layout(), H100)[0]
+    assert need.fixed[0].bytes - whole.weight_bytes == 27 * 16 * (128 + 128) * 512 * 2
+
+
+class TestFromFiles:
+    def test_bytes_go_before_the_formula(self) -> None:
+        config = dict(shape(LLAMA)["config"]) | {"quantization_config": {"quant_method": "awq"}}
+        whole = memory(config, weight_bytes=5_800_000_000)
+        assert whole.weight_bytes == 5_800_000_000
+        assert sum(need.fixed[0].bytes for need in whole.on(Layout(1, 2), H100)) == pytest.approx(
+            5.8e9, abs=2
+        )
+
+    def test_float32_files_are_loaded_in_half(self) -> None:
+        size = 4 * 9_241_705_984
+        tensors: dict[str, Any] = {
+            "bytes": size,
+            "parameters": 9_241_705_984,
+            "dtypes": {"F32": {"parameters": 9_241_705_984, "bytes": size}},
+            "layers": {},
+            "head_bytes": 0,
+        }
+        assert memory("gemma-2-9b", weight_bytes=size, tensors=tensors).weight_bytes == 2 * 9_241_705_984
+
+    def test_layers_that_are_not_loaded_do_not_count(self) -> None:
+        inner = memory("deepseek-v2-lite")
+        layers = {str(index): int(size) for index, size in enumerate(inner.weights.layer_bytes)} | {
+            "27": 1_000_000_000
+        }
+        total = inner.weight_bytes + 1_000_000_000
+        tensors = {
+            "bytes": total,
+            "parameters": total // 2,
+            "dtypes": {"BF16": {"parameters": total // 2, "bytes": total}},
+            "layers": layers,
+            "head_bytes": 0,
+        }
+        assert (
+            memory("deepseek-v2-lite", weight_bytes=total, tensors=tensors).weight_bytes == inner.weight_bytes
+        )
+
+    @pytest.mark.parametrize(
+        ("size", "expected"),
+        [(16_060_522_496, 9_081_201_536), (9_081_201_536, 9_081_201_536), (None, 9_081_201_536)],
+    )
+    def test_fp8_made_while_loading(self, size: int | None, expected: int) -> None:
+        assert memory(LLAMA, weight_bytes=size, quantization="fp8").weight_bytes == pytest.approx(
+            expected, rel=1e-6
+        )
+
+
+@pytest.mark.parametrize(
+    ("config", "engine", "where", "words"),
+    [
+        (described(quant_method="exl3"), {}, "models[0].architecture.quantization_config", "'exl3'"),
+        (described(quant_method="awq", bits="4"), {}, "quantization_config.bits", "not '4'"),
+        (described(quant_method="fp8", weight_block_size=[0, 1]), {}, "weight_block_size", "[0, 1]"),
+        (described(quant_method="compressed-tensors"), {}, "config_groups", "must describe the weights"),
+        (shape(LLAMA)["config"] | {"quantization_config": 7}, {}, "quantization_config", "must be an object"),
+        (
+            described(quant_method="awq"),
+            {"quantization": "gptq"},
+            "models[0].engine.quantization",
+            "files are awq",
+        ),
+        (shape(LLAMA)["config"], {"quantization": "q4_k"}, "models[0].engine.quantization", "'q4_k'"),
+    ],
+)
+def test_what_is_wrong_is_named(
+    config: dict[str, Any], engine: dict[str, Any], where: str, words: str
+) -> None:
+    with pytest.raises(PlacementError) as caught:
+        memory(config, **engine)
+    assert where in caught.value.entry
+    assert words in str(caught.value)
