@@ -10,8 +10,8 @@ short_description: Ask each model's source whether it exists
 description:
   - A folder is looked at, a package's version is asked of the package indexes that C(uv) is set to use, and a
     revision is asked of the Hugging Face hub. Nothing is changed.
-  - Of a model of the hub whose entry has no C(architecture), C(config.json) and the size of the weights are read,
-    for the plan that is made before they are fetched.
+  - Of a model of the hub whose entry has no C(architecture), C(config.json) and the size of the weights are
+    read, for the plan that is made before they are fetched.
   - A model whose weights stand in their folder already, from this very source, is not asked about.
   - A source that cannot be asked (the network is down) is unknown, and not missing.
 author: Citadel

@@ -138,7 +138,11 @@ async def test_what_a_start_took_is_kept_for_the_next_plan(host: Host, tmp_path:
     host.add(plan=PLAN)
     state = tmp_path / "state"
     state.mkdir()
-    process = host.run(STATE_DIRECTORY=str(state))
+    umask = os.umask(0o077)
+    try:
+        process = host.run(STATE_DIRECTORY=str(state))
+    finally:
+        os.umask(umask)
     await asyncio.to_thread(host.notify.wait_for, "READY", "1", 20)
     measurement = Measurement.parse((state / "measured.json").read_text())
     assert measurement is not None
@@ -146,6 +150,7 @@ async def test_what_a_start_took_is_kept_for_the_next_plan(host: Host, tmp_path:
     assert measurement.vllm == "0.32.0"
     assert measurement.kv_cache_tokens == 46592
     assert measurement.total
+    assert (state / "measured.json").stat().st_mode & 0o777 == 0o644
     process.terminate()
     await asyncio.to_thread(log_of, process)
 

@@ -138,8 +138,13 @@ class VllmService(BaseService):
             kv_cache_tokens=self._told.kv_cache_tokens,
             total=total,
         )
+        file = Path(folder) / "measured.json"
+        draft = file.with_suffix(".new")
         try:
-            (Path(folder) / "measured.json").write_text(measurement.dump(), encoding="utf-8")
+            draft.write_text(measurement.dump(), encoding="utf-8")
+            # For everyone on the host, whatever the service's umask: `citadel plan` shows it.
+            draft.chmod(0o644)
+            draft.replace(file)
         except OSError as error:
             self.log.warning("what this start took could not be written down", error=str(error))
 
