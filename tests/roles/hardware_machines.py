@@ -3,11 +3,14 @@
 import copy
 import importlib
 import itertools
+import re
 import sys
 from types import ModuleType
 from typing import Any
 
-from .role_modules import ROLES
+import yaml
+
+from .role_modules import ROLES, ROOT, load
 
 PACKAGE = ROLES / "hardware/module_utils"
 NO_GPUS: dict[str, Any] = {"gpus": [], "links": [], "driver": {}, "reason": "there is no nvidia-smi"}
@@ -117,7 +120,7 @@ REFERENCE: dict[str, Any] = {
     "gpu_links": [{"gpus": [0, 1], "kind": "bridge", "label": "PHB", "peer_to_peer": "GNS"}],
     "gpus_missing": [],
     "gpus_reason": "",
-    "driver": {"version": "575.57.08", "open": True, "cuda": "12.9"},
+    "driver": {"version": "580.95.05", "open": True, "cuda": "13.0"},
     "pci": {
         "acs": {"state": "direct", "bridges": [], "reason": ""},
         "iommu": {
@@ -146,17 +149,9 @@ REFERENCE: dict[str, Any] = {
         service("metrics server", "prometheus", 9090, said="Prometheus", host="192.0.2.22"),
     ],
 }
-REFERENCE_PROFILE: dict[str, Any] = {
-    "cpu": {"model": "Ryzen Threadripper PRO 7965WX", "cores": 16, "flags": ["avx512f"], "physical": True},
-    "memory_gib": 256,
-    "memory": {"type": "DDR5", "ecc": True},
-    "storage": [
-        {"path": "/mnt/nvme0n1", "size_gib": 3350, "mounted": True, "kind": "nvme"},
-        {"path": "/mnt/sda", "size_gib": 6790, "mounted": True},
-    ],
-    "os": {"distribution": "Ubuntu", "version": "24.04", "kernel": "6.8"},
-    "clock": {"synchronised": True},
-}
+REFERENCE_PROFILE: dict[str, Any] = yaml.safe_load(
+    (ROOT / "inventories/example/group_vars/all/hardware.yml").read_text()
+)["hardware_profile"]
 REFERENCE_NOW: dict[str, Any] = {
     "memory_available_gib": 240.1,
     "memory_errors": {"corrected": 0, "uncorrected": 0},
@@ -302,3 +297,47 @@ def small_lab():
         service("object <store> & more", "tcp", 9000, "timed out", "no connection within 3 s"),
     ]
     return facts
+
+
+# --- What is found when they are held against a profile. ---
+
+
+def now_of(facts):
+    """What is so at this moment on a machine."""
+    reading = REFERENCE_NOW["storage"]["/mnt/sda"]
+    return REFERENCE_NOW | {"storage": {entry["path"]: reading for entry in facts["storage"]}}
+
+
+def findings_of(facts, profile, build="cuda", cuda="13.0"):
+    """All findings on a machine, those of the GPUs from their own module."""
+    check, services = load("library/citadel_gpu_check.py"), machine("services")
+    finding = machine("terms").Finding
+    gpus = {"gpus": facts["gpus"], "links": facts["gpu_links"], "reason": facts["gpus_reason"], "missing": []}
+    found = [
+        *check.check_gpus(profile.get("gpus") or {}, gpus, build, "^citadel-"),
+        *check.check_driver(profile.get("driver") or {}, facts["driver"], cuda),
+    ]
+    answers = [(each, services.Answer(each["state"], each["said"], 0.4, 1.9)) for each in facts["services"]]
+    return [
+        *machine("compare").compare(profile, facts, now_of(facts)),
+        *(finding(*one, part=part_of(one.requirement)) for one in found),
+        *(services.finding(*answer) for answer in answers),
+    ]
+
+
+def part_of(requirement):
+    """The part of the picture that a finding on GPUs speaks of."""
+    one = re.match(r"GPU (\d+) ", requirement)
+    return f"gpu:{one[1]}" if one else "driver" if requirement.startswith("driver") else "gpus"
+
+
+PICTURE = ROOT / "docs/images/hardware.svg"
+
+
+def reference_picture():
+    """The reference server as docs/tasks/001-hardware.md shows it."""
+    return machine("picture").draw("llm-1", REFERENCE, findings_of(REFERENCE, REFERENCE_PROFILE)) + "\n"
+
+
+if __name__ == "__main__":
+    PICTURE.write_text(reference_picture(), encoding="utf-8")

@@ -9,12 +9,16 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from .hardware_machines import (
+    PICTURE,
     REFERENCE,
     REFERENCE_NOW,
     REFERENCE_PROFILE,
+    findings_of,
     gpu,
     hgx,
     machine,
+    now_of,
+    reference_picture,
     service,
     small_lab,
 )
@@ -30,25 +34,6 @@ MACHINES = {
     "lab": (small_lab(), REFERENCE_PROFILE),
     "bare": (small_lab() | {"services": [], "storage": []}, {}),
 }
-
-
-def now_of(facts):
-    reading = REFERENCE_NOW["storage"]["/mnt/sda"]
-    return REFERENCE_NOW | {"storage": {entry["path"]: reading for entry in facts["storage"]}}
-
-
-def findings_of(facts, profile):
-    answers = [(each, services.Answer(each["state"], each["said"], 0.4, 1.9)) for each in facts["services"]]
-    return [
-        *compare.compare(profile, facts, now_of(facts)),
-        *(
-            terms.Finding(
-                f"GPU {each['index']} memory", "15.9 GiB", ">= 16 GiB", True, "", f"gpu:{each['index']}"
-            )
-            for each in facts["gpus"]
-        ),
-        *(services.finding(*answer) for answer in answers),
-    ]
 
 
 class Page(html.parser.HTMLParser):
@@ -110,6 +95,10 @@ def test_the_picture_is_a_drawing_of_its_own(name):
         assert min(wide, high) > 0
         assert x + wide <= width
         assert y + high <= height
+
+
+def test_the_picture_in_the_documentation_is_what_is_drawn():
+    assert PICTURE.read_text() == reference_picture(), "run python -m tests.roles.hardware_machines"
 
 
 def words(svg):

@@ -164,7 +164,7 @@ def test_a_postgresql_without_pgvector_is_not_ready():
     with server(postgresql(INSIDE + READY, rows=[], seen=[])) as port:
         found = ask("pgvector", port, database="models")
     assert found.word == "not ready"
-    assert "no extension vector in database models" in found.said
+    assert "CREATE EXTENSION vector is missing in database models" in found.said
 
 
 def test_behind_a_password_pgvector_is_said_to_be_unasked():

@@ -49,7 +49,7 @@ def ask_pgvector(connection: Connection, service: Facts) -> str:
     if version is None:
         database = service.get("database") or "postgres"
         raise ServiceError(
-            NOT_READY, f"PostgreSQL answers, and has no extension vector in database {database}"
+            NOT_READY, f"PostgreSQL answers; CREATE EXTENSION vector is missing in database {database}"
         )
     return f"PostgreSQL with pgvector {version}"
 
