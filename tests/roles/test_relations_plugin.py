@@ -22,8 +22,7 @@ def faults(*models, **other):
         "citadel_api_port": 8000,
         "citadel_models_root": "/models",
         "citadel_root": "/opt/citadel",
-        "citadel_gpu_memory_share": 0.92,
-        "citadel_host_memory_share": 0.75,
+        "citadel_placement": {},
     }
     plugin.variable_names(ROOT / "src")
     return list(plugin.catalogue_faults(variables | other))

@@ -11,8 +11,7 @@ VARIABLES = {
     "gateway.address": "citadel_api_address",
     "gateway.port": "citadel_api_port",
     "models_root": "citadel_models_root",
-    "placement.gpu_memory_share": "citadel_gpu_memory_share",
-    "placement.host_memory_share": "citadel_host_memory_share",
+    "placement": "citadel_placement",
     "root": "citadel_root",
 }
 
