@@ -3,11 +3,11 @@
     python scripts/measure_published_models.py            # writes tests/placement/published/reference.json
     python scripts/measure_published_models.py --check    # ends with 1 where other models come out
 
-Needs torch and transformers, which engines' environments have, and nothing of Citadel. No weight is ever
-made: the meta device knows shapes alone. KV cache: one token goes through the model with its feed-forward
-networks taken out (experts choose by value, and there are none), and the cache that transformers itself
-filled is measured. Latent attention is the exception: transformers keeps the expanded keys and values, vLLM
-the compressed ones, so the width of the compressing matrix counts.
+Needs torch, transformers and accelerate, which engines' environments have, and nothing of Citadel. No weight
+is ever made: the meta device knows shapes alone. KV cache: one token goes through the model with its
+feed-forward networks taken out (experts choose by value, and there are none), and the cache that transformers
+itself filled is measured. Latent attention is the exception: transformers keeps the expanded keys and values,
+vLLM the compressed ones, so the width of the compressing matrix counts.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from typing import Any
 
 import torch  # type: ignore[import-not-found]
 import transformers  # type: ignore[import-not-found]
+from accelerate.utils import calculate_maximum_sizes  # type: ignore[import-not-found]
 
 PUBLISHED = Path(__file__).resolve().parents[1] / "tests" / "placement" / "published"
 _FORWARD = {"mlp", "block_sparse_moe", "feed_forward", "shared_mlp"}
@@ -58,8 +59,9 @@ def measure(shape: dict[str, Any]) -> dict[str, Any]:
     """Parameters, their bytes in bf16, and what one token leaves in the cache.
 
     Returns:
-        `parameters`, `bytes_bf16`, `kv_bytes_per_token` (bf16; 0 for encoders), `state_numbers` (of one
-        sequence, for state-space layers), `kv_source`.
+        `parameters`, `bytes_bf16`, `accelerate_bytes` (what `accelerate estimate-memory` finds, in bf16),
+        `kv_bytes_per_token` (bf16; 0 for encoders), `state_numbers` (of one sequence, for state-space
+        layers), `kv_source`.
     """
     described = {key: value for key, value in shape["config"].items() if key != "quantization_config"}
     model_type = described.pop("model_type")
@@ -71,6 +73,7 @@ def measure(shape: dict[str, Any]) -> dict[str, Any]:
     answer = {
         "parameters": sum(parameter.numel() for parameter in parameters),
         "bytes_bf16": sum(parameter.numel() * 2 for parameter in parameters),
+        "accelerate_bytes": int(calculate_maximum_sizes(model)[0]),
     }
     return answer | _cache_of(model, config)
 

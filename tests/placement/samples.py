@@ -25,10 +25,9 @@ def shape(name: str) -> dict[str, Any]:
 
 
 @cache
-def recorded(name: str) -> dict[str, Any]:
+def recorded(name: str) -> Any:
     """One of the recordings beside the shapes."""
-    read: dict[str, Any] = json.loads((PUBLISHED / f"{name}.json").read_text(encoding="utf-8"))
-    return read
+    return json.loads((PUBLISHED / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def entry(config: dict[str, Any], weight_bytes: int | None = None, **engine: Any) -> Model:

@@ -7,49 +7,42 @@ import pytest
 from citadel_llm.placement.overheads import default_batch
 from citadel_llm.placement.terms import GIB, MIB, Device, Layout, PlacementError, RankNeed
 
-from .samples import H100, HOST, SMALL, memory, shape
+from .samples import H100, HOST, SMALL, memory, recorded, shape
 
 
 def term(need: RankNeed, name: str) -> float:
     return sum(term.bytes for term in need.fixed if term.name == name) / GIB
 
 
-@pytest.mark.parametrize(
-    ("name", "tp", "measured"),
-    [
-        # Peak activation in GiB of vLLM 0.19 on H100, by architecture, as llm-d's planner carries it. It names no
-        # model; the shape here is one of that architecture.
-        ("llama-3.1-8b", 1, 1.89),
-        ("qwen2.5-14b", 1, 2.25),
-        ("qwen3-8b", 1, 2.21),
-        ("deepseek-v2-lite", 1, 1.93),
-        ("granite-3.1-8b", 1, 0.85),
-        ("mixtral-8x7b", 2, 1.21),
-        ("qwen1.5-moe-a2.7b", 1, 2.47),
-        ("qwen3-30b-a3b", 1, 2.68),
-        ("gemma-2b", 1, 3.63),
-        ("gemma-2-9b", 1, 3.65),
-        ("gemma-3-12b", 1, 3.94),
-    ],
-)
-def test_activation_is_not_below_what_was_measured(name: str, tp: int, measured: float) -> None:
-    need = memory(name).on(Layout(tp), H100)[0]
-    assert measured <= term(need, "activation") <= measured + 1.1
+def measured(kind: str) -> list[Any]:
+    """What others measured of one term on H100; published/measured.json names them."""
+    rows = [row for row in recorded("measured") if row["term"] == kind]
+    return [pytest.param(row, id=f"{row['name']} over {row['tensor_parallel']}") for row in rows]
 
 
-@pytest.mark.parametrize(
-    ("name", "changes", "measured"),
-    [
-        # CUDA graphs in GiB, vLLM 0.11 on H100, llm-d-benchmark
-        ("llama-3.1-8b", {"num_hidden_layers": 80}, 0.6),
-        ("qwen3-8b", {"num_hidden_layers": 28}, 0.10),
-        ("gpt-oss-20b", {}, 0.39),
-        ("gpt-oss-120b", {}, 1.03),
-    ],
-)
-def test_graphs_are_not_below_what_was_measured(name: str, changes: dict[str, Any], measured: float) -> None:
-    (need,) = memory(dict(shape(name)["config"]) | changes).on(Layout(), H100)
-    assert measured <= term(need, "CUDA graphs") <= measured + 0.5
+def need_of(row: dict[str, Any]) -> RankNeed:
+    made = memory(dict(shape(row["shape"])["config"]) | row["changes"])
+    return made.on(Layout(row["tensor_parallel"]), H100)[0]
+
+
+@pytest.mark.parametrize("row", measured("weights"))
+def test_weights_are_those_that_vllm_reported(row: dict[str, Any]) -> None:
+    assert term(need_of(row), "weights") == pytest.approx(row["gib"], rel=0.025)
+
+
+@pytest.mark.parametrize("row", measured("activation"))
+def test_activation_is_not_below_what_was_measured(row: dict[str, Any]) -> None:
+    assert row["gib"] <= term(need_of(row), "activation") <= row["gib"] + 1.1
+
+
+@pytest.mark.parametrize("row", measured("CUDA graphs"))
+def test_graphs_are_not_below_what_was_measured(row: dict[str, Any]) -> None:
+    assert row["gib"] <= term(need_of(row), "CUDA graphs") <= row["gib"] + 0.6
+
+
+@pytest.mark.parametrize("row", measured("asleep"))
+def test_a_sleeping_engine_is_not_below_what_was_measured(row: dict[str, Any]) -> None:
+    assert need_of(row).asleep_bytes >= row["gib"] * GIB
 
 
 def test_a_small_model_is_not_charged_like_a_large_one() -> None:
@@ -92,13 +85,6 @@ class TestAsleep:
         (need,) = memory("llama-3.1-8b").on(Layout(), SMALL)
         assert {term.name for term in need.asleep} == {"CUDA graphs", "runtime"}
         assert need.asleep_bytes < need.fixed_bytes / 10
-
-    @pytest.mark.parametrize(("tp", "measured"), [(1, 1.27), (4, 1.06)])
-    def test_it_is_not_below_what_was_measured(self, tp: int, measured: float) -> None:
-        # A small model on one H100 (llm-d-fast-model-actuation#746), 30 B over four cards (vllm#32714).
-        name = "smollm2-135m" if tp == 1 else "qwen3-30b-a3b"
-        need = memory(name).on(Layout(tp), H100)[0]
-        assert need.asleep_bytes >= measured * GIB
 
 
 class TestOnTheCpu:

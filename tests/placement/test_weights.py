@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from citadel_llm.placement.terms import GIB, Layout, PlacementError
+from citadel_llm.placement.terms import Layout, PlacementError
 from citadel_llm.placement.weights import stages
 from citadel_llm.placement.weights_quantization import Scheme, scheme_of_config
 
@@ -97,64 +97,6 @@ def test_mixtral_keeps_its_router_and_mxfp4_its_attention() -> None:
     assert {t.role for t in mxfp4.architecture.layers[0].tensors if mxfp4.weights.scheme.quantizes(t, 0)} == {
         "experts"
     }
-
-
-@pytest.mark.parametrize(
-    ("name", "changes", "reported"),
-    [
-        # "Model loading took", llm-d-benchmark's records of vLLM 0.11 on H100, in GiB
-        (LLAMA, {}, 14.99),
-        (
-            "qwen3-8b",
-            {
-                "hidden_size": 1024,
-                "intermediate_size": 3072,
-                "num_hidden_layers": 28,
-                "num_attention_heads": 16,
-                "tie_word_embeddings": True,
-            },
-            1.12,
-        ),
-        (
-            "qwen3-8b",
-            {
-                "hidden_size": 5120,
-                "intermediate_size": 25600,
-                "num_hidden_layers": 64,
-                "num_attention_heads": 64,
-            },
-            61.03,
-        ),
-        (
-            LLAMA,
-            {
-                "hidden_size": 8192,
-                "intermediate_size": 28672,
-                "num_hidden_layers": 80,
-                "num_attention_heads": 64,
-                "quantization_config": {
-                    "quant_method": "compressed-tensors",
-                    "config_groups": {"group_0": {"weights": FP8}},
-                    "ignore": ["lm_head"],
-                },
-            },
-            67.72,
-        ),
-        # vLLM pads mxfp4's experts: 12.8 and 60.8 GiB in the files.
-        ("gpt-oss-20b", {}, 13.47),
-        ("gpt-oss-120b", {}, 64.38),
-    ],
-)
-def test_what_vllm_reported_after_loading(name: str, changes: dict[str, Any], reported: float) -> None:
-    (need,) = memory(dict(shape(name)["config"]) | changes).on(Layout(), H100)
-    assert need.fixed[0].name == "weights"
-    assert need.fixed[0].bytes / GIB == pytest.approx(reported, rel=0.025)
-
-
-@pytest.mark.parametrize(("tp", "reported"), [(1, 14.96), (2, 7.48)])
-def test_tensor_parallel_as_vllm_reported(tp: int, reported: float) -> None:
-    # Llama 3 8B, which has the same shape: vllm#10511.
-    assert memory(LLAMA).on(Layout(tp), H100)[0].fixed[0].bytes / GIB == pytest.approx(reported, rel=0.001)
 
 
 @given(

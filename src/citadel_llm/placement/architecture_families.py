@@ -10,6 +10,20 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .architecture_keys import Keys
+from .architecture_patterns import (
+    all_but_every_nth,
+    bamba_mixers,
+    deepseek_expert,
+    every_layer,
+    every_second,
+    jamba_expert,
+    jamba_mixers,
+    nemotron_mixers,
+    qwen_expert,
+    qwen_next_mixers,
+    typed,
+    where_switched_on,
+)
 
 # True, False, or the key of config.json that says it.
 Switch = bool | str
@@ -83,119 +97,6 @@ class Family:
     one_block: bool = False
 
 
-# --- Which layers look back only so far -------------------------------------------------------------
-
-
-def _every_layer(keys: Keys, count: int) -> tuple[int | None, ...]:
-    """One window for all layers, as Mistral 7B v0.1 and Phi-3 have it; null or 0 for none."""
-    return _by_types(keys, count, lambda _: True)
-
-
-def _where_switched_on(keys: Keys, count: int) -> tuple[int | None, ...]:
-    """Qwen's: only with `use_sliding_window`, and from layer `max_window_layers` on."""
-    if not keys.flag("use_sliding_window"):
-        return (None,) * count
-    first = keys.whole("max_window_layers", 28, least=0)
-    return _by_types(keys, count, lambda index: index >= first)
-
-
-def _every_second(keys: Keys, count: int) -> tuple[int | None, ...]:
-    """Gemma 2's and gpt-oss': layers 0, 2, 4, and so on."""
-    return _by_types(keys, count, lambda index: index % 2 == 0)
-
-
-def _all_but_every_nth(keys: Keys, count: int) -> tuple[int | None, ...]:
-    """Gemma 3's and Cohere 2's: all but each last of `sliding_window_pattern` layers."""
-    period = keys.whole("sliding_window_pattern", 6)
-    return _by_types(keys, count, lambda index: (index + 1) % period != 0)
-
-
-def _by_types(keys: Keys, count: int, slides: Callable[[int], bool]) -> tuple[int | None, ...]:
-    window = keys.maybe_whole("sliding_window", least=0)
-    if not window:
-        return (None,) * count
-    types = keys.words("layer_types", count)
-    if types is not None:
-        return tuple(window if kind == "sliding_attention" else None for kind in types)
-    return tuple(window if slides(index) else None for index in range(count))
-
-
-# --- Which layers are mixtures of experts -----------------------------------------------------------
-
-
-def _qwen_expert(keys: Keys, index: int) -> bool:
-    if index in keys.numbers("mlp_only_layers"):
-        return False
-    return (index + 1) % keys.whole("decoder_sparse_step", 1) == 0
-
-
-def _deepseek_expert(keys: Keys, index: int) -> bool:
-    frequency = keys.whole("moe_layer_freq", 1)
-    return index >= keys.whole("first_k_dense_replace", 0, least=0) and index % frequency == 0
-
-
-def _jamba_expert(keys: Keys, index: int) -> bool:
-    period, offset = keys.whole("expert_layer_period"), keys.whole("expert_layer_offset", least=0)
-    return index % period == offset and keys.whole("num_experts") > 1
-
-
-# --- Which layers are not attention -----------------------------------------------------------------
-
-_MIXERS = {
-    "full_attention": "attention",
-    "attention": "attention",
-    "sliding_attention": "attention",
-    "linear_attention": "state",
-    "mamba": "state",
-    "mamba2": "state",
-    "mlp": "dense",
-    "moe": "experts",
-}
-
-
-def _typed(keys: Keys, count: int) -> tuple[str, ...]:
-    types = keys.words("layer_types", count)
-    if types is None:
-        keys.note("layer_types", "must be set")
-        return ("attention",) * count
-    for kind in types:
-        if kind not in _MIXERS:
-            keys.note("layer_types", f"holds a kind of layer that is not known: {kind!r}")
-    return tuple(_MIXERS.get(kind, "attention") for kind in types)
-
-
-def _qwen_next_mixers(keys: Keys, count: int) -> tuple[str, ...]:
-    if keys.get("layer_types") is not None:
-        return _typed(keys, count)
-    period = keys.whole("full_attention_interval", 4)
-    return tuple("state" if (index + 1) % period else "attention" for index in range(count))
-
-
-def _jamba_mixers(keys: Keys, count: int) -> tuple[str, ...]:
-    period, offset = keys.whole("attn_layer_period"), keys.whole("attn_layer_offset", least=0)
-    return tuple("attention" if index % period == offset else "state" for index in range(count))
-
-
-def _bamba_mixers(keys: Keys, count: int) -> tuple[str, ...]:
-    if keys.get("layer_types") is not None:
-        return _typed(keys, count)
-    where = keys.numbers("attn_layer_indices")
-    return tuple("attention" if index in where else "state" for index in range(count))
-
-
-def _nemotron_mixers(keys: Keys, count: int) -> tuple[str, ...]:
-    pattern = keys.get("hybrid_override_pattern")
-    if pattern is None:
-        return _typed(keys, count)
-    letters = {"M": "state", "*": "attention", "-": "dense", "E": "experts"}
-    if not isinstance(pattern, str) or len(pattern) != count or set(pattern) - set(letters):
-        keys.note("hybrid_override_pattern", f"must be {count} of the letters M, *, - and E, not {pattern!r}")
-        return ("attention",) * count
-    return tuple(letters[letter] for letter in pattern)
-
-
-# --- The table --------------------------------------------------------------------------------------
-
 _BIAS = "attention_bias"
 _GEMMA = {"head_dim": 256}
 _MAMBA2 = {
@@ -215,7 +116,7 @@ _DEEPSEEK_V3 = Family(
     defaults={**_DEEPSEEK, "q_lora_rank": 1536, "n_routed_experts": 256, "n_shared_experts": 1}
     | {"first_k_dense_replace": 3, "moe_intermediate_size": 2048},
     experts=_DEEPSEEK_EXPERTS,
-    is_expert=_deepseek_expert,
+    is_expert=deepseek_expert,
 )
 _GEMMA3 = Family(
     defaults={
@@ -229,42 +130,42 @@ _GEMMA3 = Family(
     tied=True,
     qk_norm="head",
     norms=4,
-    window=_all_but_every_nth,
+    window=all_but_every_nth,
 )
 
 FAMILIES: dict[str, Family] = {
     "llama": Family(qkv_bias=_BIAS, out_bias=_BIAS, mlp_bias="mlp_bias"),
     "mistral": Family(
-        defaults={"num_key_value_heads": 8, "max_position_embeddings": 131072}, window=_every_layer
+        defaults={"num_key_value_heads": 8, "max_position_embeddings": 131072}, window=every_layer
     ),
     "mixtral": Family(
         defaults={"num_key_value_heads": 8, "num_local_experts": 8},
-        window=_every_layer,
+        window=every_layer,
         experts=ExpertKeys("num_local_experts", "intermediate_size"),
     ),
     "phi": Family(
         qkv_bias=True, out_bias=True, mlp_bias=True, norm_bias=True, head_bias=True, gated=False, norms=1
     ),
-    "phi3": Family(window=_every_layer),
-    "qwen2": Family(qkv_bias=True, window=_where_switched_on),
+    "phi3": Family(window=every_layer),
+    "qwen2": Family(qkv_bias=True, window=where_switched_on),
     "qwen2_moe": Family(
         defaults={"num_experts": 60, "moe_intermediate_size": 1408, "shared_expert_intermediate_size": 5632},
         qkv_bias="qkv_bias",
-        window=_where_switched_on,
+        window=where_switched_on,
         experts=ExpertKeys("num_experts", shared="shared_expert_intermediate_size", shared_gate=True),
-        is_expert=_qwen_expert,
+        is_expert=qwen_expert,
     ),
     "qwen3": Family(
-        defaults={"head_dim": 128}, qkv_bias=_BIAS, out_bias=_BIAS, qk_norm="head", window=_where_switched_on
+        defaults={"head_dim": 128}, qkv_bias=_BIAS, out_bias=_BIAS, qk_norm="head", window=where_switched_on
     ),
     "qwen3_moe": Family(
         defaults={"num_key_value_heads": 4, "num_experts": 128, "moe_intermediate_size": 768},
         qkv_bias=_BIAS,
         out_bias=_BIAS,
         qk_norm="head",
-        window=_where_switched_on,
+        window=where_switched_on,
         experts=ExpertKeys("num_experts"),
-        is_expert=_qwen_expert,
+        is_expert=qwen_expert,
     ),
     "qwen3_next": Family(
         defaults={
@@ -280,8 +181,8 @@ FAMILIES: dict[str, Family] = {
         qk_norm="head",
         gated_attention=True,
         experts=ExpertKeys("num_experts", shared="shared_expert_intermediate_size", shared_gate=True),
-        is_expert=_qwen_expert,
-        mixers=_qwen_next_mixers,
+        is_expert=qwen_expert,
+        mixers=qwen_next_mixers,
     ),
     "gemma": Family(defaults=_GEMMA, tied=True, qkv_bias=_BIAS, out_bias=_BIAS),
     "gemma2": Family(
@@ -290,7 +191,7 @@ FAMILIES: dict[str, Family] = {
         qkv_bias=_BIAS,
         out_bias=_BIAS,
         norms=4,
-        window=_every_second,
+        window=every_second,
     ),
     "gemma3": _GEMMA3,
     "gemma3_text": _GEMMA3,
@@ -298,7 +199,7 @@ FAMILIES: dict[str, Family] = {
         attention="latent",
         defaults={**_DEEPSEEK, "first_k_dense_replace": 0, "n_shared_experts": 2},
         experts=_DEEPSEEK_EXPERTS,
-        is_expert=_deepseek_expert,
+        is_expert=deepseek_expert,
     ),
     "deepseek_v3": _DEEPSEEK_V3,
     "kimi_k2": _DEEPSEEK_V3,
@@ -307,7 +208,7 @@ FAMILIES: dict[str, Family] = {
         qkv_bias=_BIAS,
         out_bias=_BIAS,
         sinks=True,
-        window=_every_second,
+        window=every_second,
         experts=ExpertKeys("num_local_experts", "intermediate_size", router_bias=True, bias=True),
     ),
     "granite": Family(qkv_bias=_BIAS, out_bias=_BIAS, mlp_bias="mlp_bias"),
@@ -320,7 +221,7 @@ FAMILIES: dict[str, Family] = {
         mlp_bias="use_bias",
         norm_bias=True,
         gated=False,
-        window=_every_layer,
+        window=every_layer,
     ),
     "cohere2": Family(
         defaults={"head_dim": 128, "sliding_window": 4096, "sliding_window_pattern": 4},
@@ -328,7 +229,7 @@ FAMILIES: dict[str, Family] = {
         qkv_bias=_BIAS,
         out_bias=_BIAS,
         norms=1,
-        window=_all_but_every_nth,
+        window=all_but_every_nth,
     ),
     "glm4": Family(
         defaults={"head_dim": 128, "attention_bias": True, "num_key_value_heads": 2}, qkv_bias=_BIAS, norms=4
@@ -346,22 +247,22 @@ FAMILIES: dict[str, Family] = {
             "mamba_conv_bias": True,
         },
         experts=ExpertKeys("num_experts", "intermediate_size"),
-        is_expert=_jamba_expert,
-        mixers=_jamba_mixers,
+        is_expert=jamba_expert,
+        mixers=jamba_mixers,
     ),
     "bamba": Family(
         defaults={**_MAMBA2, "num_key_value_heads": 8},
         qkv_bias=_BIAS,
         out_bias=_BIAS,
         mlp_bias="mlp_bias",
-        mixers=_bamba_mixers,
+        mixers=bamba_mixers,
     ),
     "granitemoehybrid": Family(
         defaults=_MAMBA2,
         qkv_bias=_BIAS,
         out_bias=_BIAS,
         experts=ExpertKeys("num_local_experts", "intermediate_size", shared="shared_intermediate_size"),
-        mixers=_typed,
+        mixers=typed,
     ),
     "nemotron_h": Family(
         defaults={
@@ -378,7 +279,7 @@ FAMILIES: dict[str, Family] = {
         mlp_bias="mlp_bias",
         gated=False,
         norms=1,
-        mixers=_nemotron_mixers,
+        mixers=nemotron_mixers,
         one_block=True,
     ),
 }
