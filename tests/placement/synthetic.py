@@ -1,7 +1,7 @@
 """Needs of memory written down, as input for the planner: what real models need, others test."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from citadel_llm.config.schema import Model, Placement
@@ -36,14 +36,13 @@ class Need:
     max_context: int = 32768
     quantization: str = "bf16"
     parameters: int = 1
-    possible: Mapping[int, tuple[tuple[int, int], ...]] = field(
-        default_factory=lambda: {
-            n: tuple((t, n // t) for t in range(1, n + 1) if n % t == 0) for n in range(1, 65)
-        }
-    )
+    possible: Mapping[int, tuple[tuple[int, int], ...]] | None = None
 
     def layouts(self, devices: int) -> tuple[Layout, ...]:
-        return tuple(Layout(*each) for each in self.possible.get(devices, ()))
+        if self.possible is not None:
+            return tuple(Layout(*each) for each in self.possible.get(devices, ()))
+        whole = [each for each in range(1, devices + 1) if devices % each == 0]
+        return tuple(Layout(tensor, devices // tensor) for tensor in whole)
 
     def on(self, layout: Layout, device: Device) -> tuple[RankNeed, ...]:
         share = -(-self.weight_bytes // layout.devices)

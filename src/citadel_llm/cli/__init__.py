@@ -18,6 +18,7 @@ _COMMANDS = {
     "restart": False,
     "logs": False,
     "doctor": False,
+    "plan": False,
     "keys": True,
     "config": True,
     "run": True,
@@ -33,6 +34,7 @@ _HELP = """Look after the Citadel services of this host.
   citadel logs gateway -f        what the gateway does right now
   citadel restart MODEL          restart the engine of a model, and watch it load
   citadel doctor                 what is wrong, and what to do about it
+  citadel plan                   which models fit, where, and why
 
 Exit codes: 0 done, 1 something does not run or failed, 2 wrong usage or configuration, 4 not permitted.
 """

@@ -5,8 +5,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from citadel_llm.placement.capabilities import judge
-from citadel_llm.placement.options import Slots, gib
+from citadel_llm.placement.options import gib
 from citadel_llm.placement.search import Budget, Search
+from citadel_llm.placement.slots import Slots
 from citadel_llm.placement.spare import MOST_REQUESTS, Share
 from citadel_llm.placement.terms import Device
 
@@ -70,7 +71,8 @@ def _blocker(problem: "Problem", shares: Sequence[Share], index: int) -> str:
                 continue
             pair = [problem.demands[index], problem.demands[other]]
             budget = Budget(_NODES_FOR_A_PAIR, _NODES_FOR_A_PAIR)
-            found = Search(problem.slots, pair, ["resident", share.residency]).run(budget)
+            most = [each.place.option.layout.devices for each in (shares[index], share)]
+            found = Search(problem.slots, pair, ["resident", share.residency], most).run(budget)
             if found is None and not budget.cut_short:
                 return share.demand.wish.model.name
     return "the others together"
@@ -94,7 +96,7 @@ def _devices(slots: Slots, share: Share) -> Iterator[str]:
     fewer = [
         max(need.fixed_bytes for need in needs) + share.demand.least_kv(needs, share.demand.context)
         for layout in share.demand.memory.layouts(len(devices) - 1)
-        if (needs := share.demand.memory.on(layout, devices[0]))
+        if (needs := share.demand.needs(layout, devices[0]))
     ]
     if fewer and min(fewer) > usable:
         on_fewer = f"on {len(devices) - 1} it would take {gib(min(fewer))}"

@@ -3,14 +3,16 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from citadel_llm.config.schema import Model
 from citadel_llm.placement.capabilities import judge
-from citadel_llm.placement.devices import DISTANCE, UNKNOWN_DISTANCE, Machine
 from citadel_llm.placement.memory import memory_of
 from citadel_llm.placement.numbers import Numbers
+from citadel_llm.placement.slots import Slots
 from citadel_llm.placement.terms import GIB, Device, Layout, ModelMemory, PlacementError, RankNeed
+from citadel_llm.placement.vllm_architectures import support
 
 Build = Literal["cuda", "cpu"]
 
@@ -45,29 +47,6 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Slots:
-    """The devices by position: what is usable of each, and how they are linked.
-
-    Attributes:
-        devices: The devices.
-        usable: What all engines together may take of each.
-        kinds: Positions of equal devices, one tuple for each kind, in the order of their memory.
-        twins: A number for each device; two with the same number may be swapped without any difference.
-        distance: How far apart each two are; 0 for NVLink.
-        fast: Whether splitting layers over each two pays.
-        linked: Whether anything is known of the ways between them.
-    """
-
-    devices: tuple[Device, ...]
-    usable: tuple[int, ...]
-    kinds: tuple[tuple[int, ...], ...]
-    twins: tuple[int, ...]
-    distance: tuple[tuple[int, ...], ...]
-    fast: tuple[tuple[bool, ...], ...]
-    linked: bool
-
-
-@dataclass(frozen=True)
 class Option:
     """One layout on one kind of device.
 
@@ -91,7 +70,7 @@ class Option:
     awake: tuple[int, ...]
     asleep: tuple[int, ...]
 
-    @property
+    @cached_property
     def weights(self) -> int:
         """The weights of all workers together."""
         return sum(term.bytes for need in self.needs for term in need.fixed if term.name == "weights")
@@ -106,14 +85,14 @@ class Demand:
     slots: Slots
     build: Build
     context: int
-    reasons: list[str] = field(default_factory=list)
+    reasons: list[tuple[str, int | None]] = field(default_factory=list)
     closest: Option | None = None
 
     def __post_init__(self) -> None:
         """Start at the first option."""
         self._found: list[Option] = []
         self._more = self._generate()
-        self._needs: dict[tuple[Layout, Device], tuple[RankNeed, ...]] = {}
+        self._needs: dict[tuple[Layout, str], tuple[RankNeed, ...]] = {}
 
     @property
     def engine_gpus(self) -> tuple[int, ...]:
@@ -132,10 +111,17 @@ class Demand:
             yield self._found[at]
             at += 1
 
-    @property
+    @cached_property
     def first(self) -> Option | None:
         """The most preferred option."""
         return next(self.options(), None)
+
+    def needs(self, layout: Layout, device: Device) -> tuple[RankNeed, ...]:
+        """What each worker needs on such a device."""
+        key = (layout, f"{device.name} {device.memory}")
+        if key not in self._needs:
+            self._needs[key] = self.memory.on(layout, device)
+        return self._needs[key]
 
     def least_kv(self, needs: Sequence[RankNeed], context: int) -> int:
         """The KV cache on each device for the wished requests of so many tokens."""
@@ -195,8 +181,7 @@ class Demand:
 
     def _option(self, layout: Layout, positions: tuple[int, ...], fixed: bool, loose: bool) -> Option | None:
         device = self.slots.devices[positions[0]]
-        needs = self._needs.get((layout, device)) or self.memory.on(layout, device)
-        self._needs[layout, device] = needs
+        needs = self.needs(layout, device)
         wanted = self.wish.model.engine.kv_cache_gib
         least = self.least_kv(needs, self.context)
         kv_cache = least if wanted is None else wanted * GIB
@@ -205,9 +190,11 @@ class Demand:
         option = Option(layout, positions, fixed, loose, needs, kv_cache, awake, asleep)
         if least > kv_cache:
             self._say(
-                f"{self.wish.entry}.engine.kv_cache_gib: a KV cache of {gib(kv_cache)} on each device is too "
-                f"little for {self.wish.model.engine.concurrent_requests} request(s) of {self.context} "
-                f"tokens, which take {gib(least)} ({gib(least - kv_cache)} too much)"
+                f"{self.wish.entry}.engine.kv_cache_gib of {self.wish.model.name}: a KV cache of "
+                f"{gib(kv_cache)} on each device is too little for "
+                f"{self.wish.model.engine.concurrent_requests} request(s) of {self.context} tokens, which "
+                f"take {gib(least)} ({gib(least - kv_cache)} too much)",
+                least - kv_cache,
             )
             return None
         if max(awake) > self.slots.usable[positions[0]]:
@@ -223,12 +210,12 @@ class Demand:
             return True
         verdict = judge(device, self.memory.quantization, model.engine.dtype, model.engine.kv_cache_dtype)
         if verdict.refused:
-            self._say(f"{self.wish.entry}: {verdict.refused}; {verdict.remedy}")
+            self._say(f"{self.wish.entry} ({model.name}): {verdict.refused}; {verdict.remedy}")
         return not verdict.refused
 
-    def _say(self, reason: str) -> None:
-        if reason not in self.reasons:
-            self.reasons.append(reason)
+    def _say(self, reason: str, missing: int | None = None) -> None:
+        if (reason, missing) not in self.reasons:
+            self.reasons.append((reason, missing))
 
 
 def demand_of(wish: Wish, memory: ModelMemory, slots: Slots, build: Build) -> Demand:
@@ -239,6 +226,7 @@ def demand_of(wish: Wish, memory: ModelMemory, slots: Slots, build: Build) -> De
     """
     engine = wish.model.engine
     where = f"{wish.entry}.engine"
+    _check_runtime(wish, build)
     if engine.max_model_len is not None and engine.max_model_len > memory.max_context:
         message = f"{engine.max_model_len} tokens, and {wish.model.name} was made for {memory.max_context}"
         raise PlacementError(f"{where}.max_model_len", message, f"at most {memory.max_context} would do")
@@ -253,34 +241,6 @@ def demand_of(wish: Wish, memory: ModelMemory, slots: Slots, build: Build) -> De
     return Demand(wish, memory, slots, build, context)
 
 
-def slots_of(machine: Machine, usable: Sequence[int]) -> Slots:
-    """The devices of a machine, with what is usable of each."""
-    devices = machine.devices
-    known = {link.gpus: link for link in machine.links}
-    size = range(len(devices))
-
-    def between(a: int, b: int) -> tuple[int, bool]:
-        pair = (devices[a].index, devices[b].index)
-        link = known.get((min(pair), max(pair)))
-        return (DISTANCE[link.kind], link.fast) if link else (UNKNOWN_DISTANCE, False)
-
-    ways = [[between(a, b) if a != b else (0, False) for b in size] for a in size] if known else []
-    alike: dict[tuple[object, ...], list[int]] = {}
-    for position, device in enumerate(devices):
-        alike.setdefault((device.memory, device.name, device.compute_capability or (0, 0)), []).append(
-            position
-        )
-    kinds = tuple(tuple(alike[key]) for key in sorted(alike, key=lambda key: (key[0], alike[key][0])))
-    if known:
-        distance = tuple(tuple(way[0] for way in row) for row in ways)
-        fast = tuple(tuple(way[1] for way in row) for row in ways)
-    else:
-        distance = (tuple(UNKNOWN_DISTANCE for _ in size),) * len(devices)
-        fast = (tuple(False for _ in size),) * len(devices)
-    twins = _twins(kinds, ways)
-    return Slots(devices, tuple(usable), kinds, twins, distance, fast, bool(known))
-
-
 def whole(kv_cache: int, build: Build) -> int:
     """A KV cache's size in the steps that the engine takes: whole GiB, and at least one, on the CPU build."""
     return kv_cache if build == "cuda" else max(1, -(-kv_cache // GIB)) * GIB
@@ -291,17 +251,20 @@ def gib(count: int) -> str:
     return f"{count / GIB:.2f} GiB"
 
 
-def _twins(kinds: Sequence[Sequence[int]], ways: list[list[tuple[int, bool]]]) -> tuple[int, ...]:
-    twins: dict[int, int] = {}
-    for kind in kinds:
-        for position in kind:
-            same = (other for other in kind if other in twins and twins[other] == other)
-            twins[position] = next((each for each in same if _swappable(each, position, ways)), position)
-    return tuple(twins[position] for position in sorted(twins))
-
-
-def _swappable(a: int, b: int, ways: list[list[tuple[int, bool]]]) -> bool:
-    return not ways or all(ways[a][c] == ways[b][c] for c in range(len(ways)) if c not in (a, b))
+def _check_runtime(wish: Wish, build: Build) -> None:
+    named = wish.numbers.config.get("architectures") if wish.numbers else None
+    if not isinstance(named, list) or not named:
+        return
+    said = support([str(each) for each in named], build)
+    if not said.served:
+        past = f" (it was, up to {said.until})" if said.until else ""
+        near = f", or is {' or '.join(said.nearest)} meant?" if said.nearest else ""
+        raise PlacementError(
+            f"{wish.entry}.runtime",
+            f"{', '.join(map(str, named))} of {wish.model.name} is not in the registry of vLLM "
+            f"{said.version}{past}",
+            f"runtime: transformers would keep it in the catalogue without serving it{near}",
+        )
 
 
 def _check_gpus(wish: Wish, slots: Slots) -> None:

@@ -6,16 +6,19 @@ from dataclasses import dataclass
 
 from citadel_llm.config.schema import Placement
 from citadel_llm.placement.devices import Machine
-from citadel_llm.placement.options import Build, Demand, Slots, Wish, demand_of, slots_of
+from citadel_llm.placement.options import Build, Demand, Wish, demand_of
 from citadel_llm.placement.plan import ModelPlan, Plan, Residency, Unserved, WorkerPlan
 from citadel_llm.placement.search import Arrangement, Budget, Search, state_of
+from citadel_llm.placement.slots import Slots, slots_of
 from citadel_llm.placement.spare import Share, share_out
 from citadel_llm.placement.terms import PlacementError
 
 # Nodes of the search: one is one device tried for one worker. Chosen so that 200 models on 64 GPUs are
 # planned in under a second, and that everything is tried for the few models and GPUs of most servers.
-NODES_EACH = 40_000
-NODES_IN_ALL = 200_000
+NODES_FOR_ANY = 300_000  # to find any arrangement at all: the first descent alone may take a third of it
+NODES_EACH = 25_000  # to raise one model's residency with all others arranged anew
+NODES_IN_ALL = 100_000  # for all of these together
+NODES_FOR_ONE = 2_000  # to find a place for one model where the others stay
 _NO_ENGINE = "not served here: this release has no engine for runtime transformers"
 _UTILIZATION_STEPS = 10_000
 
@@ -36,6 +39,11 @@ class Problem:
         """The residencies that were asked for, and for the others the one that needs the least."""
         asked = (demand.wish.model.residency for demand in self.demands)
         return ["cold" if residency == "auto" else residency for residency in asked]
+
+    def fewest(self) -> list[int] | None:
+        """On how many devices each model fits by itself; none when one fits nowhere."""
+        options = [demand.first for demand in self.demands]
+        return None if None in options else [each.layout.devices for each in options if each is not None]
 
     def sleepers_fit(self, residencies: Sequence[Residency]) -> bool:
         """Whether the host's memory holds the weights of the sleeping models."""
@@ -92,38 +100,75 @@ def make_plan(placement: Placement, build: Build, machine: Machine, wishes: Sequ
     )
 
 
-def fits(placement: Placement, build: Build, machine: Machine, wishes: Sequence[Wish]) -> bool:
-    """Whether all could be served, each at least on demand."""
-    problem, faults = problem_of(placement, build, machine, wishes)
-    return not faults and first_arrangement(problem) is not None
+def fits(  # noqa: PLR0917 - as make_plan, and what makes asking often cheap
+    placement: Placement,
+    build: Build,
+    machine: Machine,
+    wishes: Sequence[Wish],
+    known: dict[int, Demand],
+    nodes: int = NODES_FOR_ANY,
+) -> bool:
+    """Whether all could be served, each at least on demand.
+
+    Args:
+        placement: The shares of memory that may be taken.
+        build: The engine's build.
+        machine: What there is.
+        wishes: The models.
+        known: What earlier calls for the same machine found out of the same wishes; it is added to.
+        nodes: How many nodes the search may take.
+    """
+    problem, faults = problem_of(placement, build, machine, wishes, known)
+    return not faults and first_arrangement(problem, nodes) is not None
 
 
 def problem_of(
-    placement: Placement, build: Build, machine: Machine, wishes: Sequence[Wish]
+    placement: Placement,
+    build: Build,
+    machine: Machine,
+    wishes: Sequence[Wish],
+    known: dict[int, Demand] | None = None,
 ) -> tuple[Problem, list[PlacementError]]:
     """The wishes made ready for the search, and those that cannot be on this machine at all."""
     share = placement.host_memory_share if build == "cpu" else placement.gpu_memory_share
     slots = slots_of(machine, [math.floor(device.memory * share) for device in machine.devices])
     demands, faults = [], []
+    known = {} if known is None else known
     for wish in wishes:
         if wish.memory is None or not wish.model.served:
             continue
         try:
-            demands.append(demand_of(wish, wish.memory, slots, build))
+            demand = known.get(id(wish)) or demand_of(wish, wish.memory, slots, build)
         except PlacementError as error:
             faults.append(error)
+        else:
+            demands.append(demand)
+            # It holds the wish, so that its id stays its own.
+            known[id(wish)] = demand
     host_budget = math.floor(machine.host_memory * placement.host_memory_share)
     return Problem(
         build, machine, slots, demands, host_budget, Budget(NODES_EACH, NODES_IN_ALL), wishes
     ), faults
 
 
-def first_arrangement(problem: Problem) -> Arrangement | None:
-    """Any arrangement that keeps every explicit wish, with the rest on demand."""
+def first_arrangement(problem: Problem, nodes: int = NODES_FOR_ANY) -> Arrangement | None:
+    """Any arrangement that keeps every explicit wish, with the rest on demand.
+
+    With as few devices for each model as hold it; over more only if there is no other.
+    """
     residencies = problem.wished()
-    if not problem.sleepers_fit(residencies) or any(demand.first is None for demand in problem.demands):
+    fewest = problem.fewest()
+    if fewest is None or not problem.sleepers_fit(residencies):
         return None
-    return Search(problem.slots, problem.demands, residencies).run(problem.budget)
+    budget = Budget(nodes, 2 * nodes)
+    found = Search(problem.slots, problem.demands, residencies, fewest).run(budget)
+    if found is None:
+        # What matters is whether there is none over any number of devices.
+        budget.cut_short = False
+        found = Search(problem.slots, problem.demands, residencies).run(budget)
+    problem.budget.used += budget.used
+    problem.budget.cut_short = found is None and budget.cut_short
+    return found
 
 
 def arrange(problem: Problem) -> tuple[list[Residency], Arrangement] | None:
@@ -132,40 +177,45 @@ def arrange(problem: Problem) -> tuple[list[Residency], Arrangement] | None:
     if places is None:
         return None
     residencies = problem.wished()
+    # To be awake always, no model is laid over more devices than it is anyway.
+    most = [place.option.layout.devices for place in places]
     # On the CPU build there is nothing to sleep on: resident or not.
     better: tuple[Residency, ...] = ("resident", "warm") if problem.build == "cuda" else ("resident",)
     for index, demand in enumerate(problem.demands):
         if demand.wish.model.residency == "auto":
             for residency in better:
                 trial = [*residencies[:index], residency, *residencies[index + 1 :]]
-                found = _improve(problem, trial, places, index)
+                found = _improve(problem, trial, most, places, index)
                 if found is not None:
                     residencies, places = trial, found
                     break
-    return residencies, _spread(problem, residencies) or places
+    return residencies, _spread(problem, residencies, most) or places
 
 
 def _improve(
-    problem: Problem, residencies: list[Residency], places: Arrangement, index: int
+    problem: Problem, residencies: list[Residency], most: list[int], places: Arrangement, index: int
 ) -> Arrangement | None:
     """An arrangement with one residency raised: the others where they are if that goes, else all anew."""
     if not problem.sleepers_fit(residencies):
         return None
-    search = Search(problem.slots, problem.demands, residencies)
+    search = Search(problem.slots, problem.demands, residencies, most)
     if search.impossible():
         return None
     state = state_of(problem.slots, places, residencies, without=index)
-    place = search.first_place(index, state, problem.budget)
+    # Cheap, and so never left out, however much of the budget is spent.
+    alone = Budget(NODES_FOR_ONE, NODES_FOR_ONE)
+    place = search.first_place(index, state, alone)
+    problem.budget.used += alone.used
     if place is not None:
         return [*places[:index], place, *places[index + 1 :]]
     return search.run(problem.budget)
 
 
-def _spread(problem: Problem, residencies: list[Residency]) -> Arrangement | None:
+def _spread(problem: Problem, residencies: list[Residency], most: list[int]) -> Arrangement | None:
     """The same residencies with each model on the emptiest devices: there is more left to share out."""
     # A budget of its own: that none was found in time says nothing about what fits.
     budget = Budget(NODES_EACH, NODES_EACH)
-    found = Search(problem.slots, problem.demands, residencies, spread=True).run(budget)
+    found = Search(problem.slots, problem.demands, residencies, most, spread=True).run(budget)
     problem.budget.used += budget.used
     return found
 

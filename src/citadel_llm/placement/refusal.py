@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from citadel_llm.placement.planner import Problem
 
 
+# So many reasons are written out for people; programs get all.
+_MOST_SAID = 8
 # For finding one model's place beside others that stay.
 _NODES = 10_000
 
@@ -70,12 +72,14 @@ class PlacementRefusedError(PlacementError):
     def __str__(self) -> str:
         """The reasons and the suggestions, a line for each."""
         lines = ["The models cannot all be served on this machine:"]
-        lines += [f"  - {reason.text}" for reason in self.reasons]
+        lines += [f"  - {reason.text}" for reason in self.reasons[:_MOST_SAID]]
+        if self.reasons[_MOST_SAID:]:
+            lines.append(f"  - and {len(self.reasons) - _MOST_SAID} more like these")
         if not self.complete:
             lines.append("  (Not every arrangement was tried: there are too many.)")
         if self.suggestions:
             lines.append("What would fit (one of these):")
-            lines += [f"  - {each.text}:  {', '.join(each.settings)}" for each in self.suggestions]
+            lines += [f"  - {each.text}:  {_listed(each.settings)}" for each in self.suggestions]
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, Any]:
@@ -98,6 +102,11 @@ class PlacementRefusedError(PlacementError):
                 for each in self.suggestions
             ],
         }
+
+
+def _listed(settings: Sequence[str]) -> str:
+    more = f", and {len(settings) - _MOST_SAID} more" if settings[_MOST_SAID:] else ""
+    return f"{', '.join(settings[:_MOST_SAID])}{more}"
 
 
 def refuse(
@@ -141,7 +150,7 @@ def _named(fault: PlacementError, problem: "Problem") -> tuple[str, ...]:
 def _alone(problem: "Problem", demand: Demand) -> list[Reason]:
     """Why a model does not fit even where nothing else is."""
     name, closest = demand.wish.model.name, demand.closest
-    reasons = [Reason(text, None, (name,)) for text in demand.reasons]
+    reasons = [Reason(text, missing, (name,)) for text, missing in demand.reasons]
     if closest is not None:
         position = closest.positions[0]
         usable = problem.slots.usable[position]
@@ -202,6 +211,9 @@ def _overflows(problem: "Problem", residencies: Sequence[Residency]) -> list[Rea
             reasons.append(
                 Reason(text, needed - usable, tuple(names), None if device.kind == "cpu" else device.index)
             )
+    if not reasons:
+        text = f"No arrangement was found in {problem.budget.used} steps, and there may be none"
+        reasons.append(Reason(text, None, tuple(each.wish.model.name for each in problem.demands)))
     return reasons
 
 

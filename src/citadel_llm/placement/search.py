@@ -12,9 +12,11 @@ summed.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby, takewhile
 
-from citadel_llm.placement.options import Demand, Option, Slots
+from citadel_llm.placement.options import Demand, Option
 from citadel_llm.placement.plan import Residency
+from citadel_llm.placement.slots import Slots
 
 
 @dataclass(frozen=True)
@@ -99,25 +101,32 @@ class Search:
         slots: The devices.
         demands: The models.
         residencies: One for each of them.
+        most: Over how many devices each may be laid; any number when absent.
         spread: Put each on the emptiest devices, not on the fullest that hold it.
     """
 
     def __init__(
-        self, slots: Slots, demands: Sequence[Demand], residencies: Sequence[Residency], spread: bool = False
+        self,
+        slots: Slots,
+        demands: Sequence[Demand],
+        residencies: Sequence[Residency],
+        most: Sequence[int] | None = None,
+        *,
+        spread: bool = False,
     ) -> None:
         self._slots = slots
         self._demands = demands
         self._residencies = residencies
+        self._devices = most
         self._spread = spread
         self.nodes = 0
-        self._most = 0
+        self._most_nodes = 0
 
     def run(self, budget: Budget) -> Arrangement | None:
         """An arrangement; none when there is none, or, with `budget.cut_short` set, when none was found."""
         if self.impossible():
             return None
-        self._most = budget.open()
-        self.nodes = 0
+        self._most_nodes, self.nodes = budget.open(), 0
         places: dict[int, Place] = {}
         try:
             found = self._place(self.order(), 0, State(self._slots), places)
@@ -129,7 +138,7 @@ class Search:
 
     def first_place(self, index: int, state: State, budget: Budget) -> Place | None:
         """A place for one model where the others stay; none when the state has no room for it."""
-        self._most, self.nodes = budget.open(), 0
+        self._most_nodes, self.nodes = budget.open(), 0
         try:
             place = next(self.places(index, state), None)
         except _ExhaustedError:
@@ -145,15 +154,37 @@ class Search:
             first = demand.first
             if first is None:
                 return True
-            # Over more devices, or on another kind, the weights together do not get less.
-            always += first.weights if residency == "resident" else 0
+            # Over more devices, or on another kind, the weights together do not get less; a tenth is for what
+            # is measured in one layout and reckoned in another.
+            always += first.weights * 9 // 10 if residency == "resident" else 0
         return always > sum(self._slots.usable)
 
     def places(self, index: int, state: State) -> Iterator[Place]:
         """Every place of one model that the state has room for, the most preferred first."""
-        demand, residency = self._demands[index], self._residencies[index]
-        for option in demand.options():
-            yield from self._seats(option, residency, state, ())
+        residency = self._residencies[index]
+        if not self._spread or len(self._slots.kinds) == 1:
+            for option in self._options(index):
+                yield from self._seats(option, residency, state, ())
+            return
+        # Of several kinds of device the emptiest, whichever kind it is of.
+        for layout, same in groupby(self._options(index), key=lambda option: option.layout):
+            seats = (seat for option in same for seat in self._seats(option, residency, state, ()))
+            if layout.devices > 1:
+                yield from seats
+            else:
+                yield from sorted(seats, key=lambda seat: -self._left(seat, state, residency))
+
+    def _options(self, index: int) -> Iterator[Option]:
+        options = self._demands[index].options()
+        if self._devices is None:
+            return options
+        most = self._devices[index]
+        # They come with the fewest devices first.
+        return takewhile(lambda option: option.layout.devices <= most, options)
+
+    def _left(self, place: Place, state: State, residency: Residency) -> int:
+        awake, asleep = place.option.awake[0], place.option.asleep[0]
+        return state.left(place.positions[0], awake, asleep, residency)
 
     def order(self) -> list[int]:
         """The pinned first, then by what one device must hold of them."""
@@ -201,32 +232,32 @@ class Search:
         sign = -1 if self._spread else 1
         seen: dict[tuple[int, ...], int] = {}
         for position in option.positions:
-            if position in taken or not all(self._slots.fast[position][mate] for mate in group):
+            if position in taken or (group and not self._near(position, group)):
                 continue
             left = state.left(position, awake, asleep, residency)
             if left < 0:
                 continue
-            key = (
-                self._way(option, position, taken),
-                sign * left,
-                self._slots.twins[position],
-                state.base[position],
-                state.swing[position],
-            )
-            seen.setdefault(key, position)
+            key = self._key(option, position, taken, sign * left, state)
+            if key not in seen:
+                seen[key] = position
         if worker and self._interchangeable(option, worker):
             # The same two devices in the other order would change nothing.
-            last = self._key_of(option, taken, state, residency, sign)
+            before, at = taken[:-1], taken[-1]
+            left = state.left(at, option.awake[worker - 1], option.asleep[worker - 1], residency)
+            last = self._key(option, at, before, sign * left, state)
             return [seen[key] for key in sorted(seen) if key >= last]
         return [seen[key] for key in sorted(seen)]
 
-    def _key_of(
-        self, option: Option, taken: tuple[int, ...], state: State, residency: Residency, sign: int
+    def _near(self, position: int, group: tuple[int, ...]) -> bool:
+        fast = self._slots.fast[position]
+        return all(fast[mate] for mate in group)
+
+    def _key(
+        self, option: Option, position: int, taken: tuple[int, ...], left: int, state: State
     ) -> tuple[int, ...]:
-        position, worker = taken[-1], len(taken) - 1
-        left = state.left(position, option.awake[worker], option.asleep[worker], residency)
-        way = self._way(option, position, taken[:-1])
-        return (way, sign * left, self._slots.twins[position], state.base[position], state.swing[position])
+        """What decides whether a device is tried before another, and which two are alike."""
+        way = self._way(option, position, taken) if self._slots.linked else 0
+        return (way, left, self._slots.twins[position], state.base[position], state.swing[position])
 
     def _interchangeable(self, option: Option, worker: int) -> bool:
         return (
@@ -237,7 +268,7 @@ class Search:
 
     def _way(self, option: Option, position: int, taken: tuple[int, ...]) -> int:
         """How far the device is from the one before it; for the first, from its nearest neighbour."""
-        if not self._slots.linked or option.layout.devices == 1:
+        if option.layout.devices == 1:
             return 0
         if taken:
             return self._slots.distance[position][taken[-1]]
@@ -245,7 +276,7 @@ class Search:
 
     def _count(self, nodes: int) -> None:
         self.nodes += nodes
-        if self.nodes > self._most:
+        if self.nodes > self._most_nodes:
             raise _ExhaustedError
 
 

@@ -7,9 +7,10 @@ that it touches, with the largest model on demand awake.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from citadel_llm.placement.options import Build, Demand, Slots, whole
+from citadel_llm.placement.options import Build, Demand, whole
 from citadel_llm.placement.plan import Residency
 from citadel_llm.placement.search import Place
+from citadel_llm.placement.slots import Slots
 from citadel_llm.placement.terms import GIB, MIB
 
 # vLLM runs at most so many requests at once unless told otherwise (`max_num_seqs`, the default of its API

@@ -6,7 +6,7 @@ from typing import Any
 
 from citadel_llm.config.schema import Placement
 from citadel_llm.placement.devices import Machine
-from citadel_llm.placement.options import Build, Wish
+from citadel_llm.placement.options import Build, Demand, Wish
 from citadel_llm.placement.refusal import Suggestion
 from citadel_llm.placement.terms import PlacementError
 
@@ -15,6 +15,11 @@ FREE_CHOICE, CACHE_SIZE, CACHE_TYPE, WARM, COLD, REQUESTS, CONTEXT, FP8, FOUR_BI
 # Each is planned: so many models are looked at, those first that have to do with the reasons.
 _MOST_MODELS = 12
 _MOST_SHOWN = 8
+# How many sets are planned in all: fewer when they are large. How many nodes of the search each may take.
+_LEAST_PLANNED, _MOST_PLANNED, _MODELS_PLANNED = 20, 120, 1500
+_NODES = 60_000
+# So many models' names are written out.
+_MOST_NAMED = 6
 _SHORTEST_CONTEXT = 1024
 _AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True, "version": "gemm"}
 _UNQUANTIZED = ("bf16", "fp16", "fp32")
@@ -41,12 +46,16 @@ def suggest(
     """What would fit, the smallest change first; every one was planned."""
     from citadel_llm.placement.planner import fits  # noqa: PLC0415 - the planner calls this, when it refuses
 
-    def fit(changed: Sequence[Wish]) -> bool:
-        return fits(placement, build, machine, changed)
+    known: dict[int, Demand] = {}
+    left = max(_LEAST_PLANNED, min(_MOST_PLANNED, _MODELS_PLANNED // max(1, len(wishes))))
 
-    found = list(_one_model(wishes, set(involved), build, fit))
-    found += _together(wishes, build, fit)
-    found += _left_out(wishes, fit)
+    def fit(changed: Sequence[Wish]) -> bool:
+        nonlocal left
+        left -= 1
+        return left >= 0 and fits(placement, build, machine, changed, known, _NODES)
+
+    found = [*_left_out(wishes, fit), *_together(wishes, build, fit)]
+    found += _one_model(wishes, set(involved), build, fit)
     found.sort(key=lambda each: (each.cost, len(each.settings), each.settings))
     shown = found[:_MOST_SHOWN]
     # Leaving a model out is always among them: it is the one that needs nobody's consent but the operator's.
@@ -168,38 +177,52 @@ def _together(wishes: Sequence[Wish], build: Build, fit: Fit) -> Iterator[Sugges
     if len(explicit) > 1:
         free = [_update(wish, residency="auto") for wish in wishes]
         if fit(free):
-            settings = tuple(f"{wish.entry}.residency: auto" for wish in explicit)
+            settings = _settings(explicit, "residency: auto")
             yield Suggestion(settings, "which models are always awake as the plan finds", COLD)
     pinned = [wish for wish in wishes if wish.model.engine.gpus]
     if len(pinned) > 1:
         free = [_update(wish, engine=wish.model.engine.model_copy(update={"gpus": ()})) for wish in wishes]
         if fit(free):
-            settings = tuple(f"{wish.entry}.engine.gpus: []" for wish in pinned)
+            settings = _settings(pinned, "engine.gpus: []")
             yield Suggestion(settings, "all models on GPUs that the plan chooses", FREE_CHOICE)
     if build == "cuda":
         yield from _all_four_bits(wishes, fit)
 
 
 def _all_four_bits(wishes: Sequence[Wish], fit: Fit) -> Iterator[Suggestion]:
-    changed, settings = list(wishes), []
+    changed, touched = list(wishes), []
     for position, wish in enumerate(wishes):
         if wish.memory is not None and wish.memory.quantization in _UNQUANTIZED:
             for change in _four_bits(wish):
                 changed[position] = change.wish
-                settings.append(change.setting)
-    if len(settings) > 1 and fit(changed):
-        yield Suggestion(tuple(settings), "4-bit (AWQ) builds as the sources of all of these", FOUR_BITS)
+                touched.append(wish)
+    if len(touched) > 1 and fit(changed):
+        yield Suggestion(
+            _settings(touched, "engine.quantization: awq"),
+            "4-bit (AWQ) builds as the sources of all of these",
+            FOUR_BITS,
+        )
 
 
 def _left_out(wishes: Sequence[Wish], fit: Fit) -> Iterator[Suggestion]:
     """The largest set that fits: without one model if that is enough, the last of the catalogue first."""
     served = [at for at, wish in enumerate(wishes) if wish.model.served]
-    for gone in reversed(served):
+    if len(served) == 1:
+        return
+    for gone in reversed(served[-_MOST_MODELS:]):
         if fit([wish for at, wish in enumerate(wishes) if at != gone]):
             yield _without(wishes, (gone,))
             return
-    kept: list[int] = []
-    for at in served:
+    # The longest beginning of the catalogue that fits, and what else fits beside it.
+    low, high = 0, len(served) - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        if fit([wishes[at] for at in served[:middle]]):
+            low = middle
+        else:
+            high = middle - 1
+    kept = served[:low]
+    for at in served[low + 1 : low + 1 + _MOST_MODELS]:
         if fit([wishes[each] for each in (*kept, at)]):
             kept.append(at)
     if kept:
@@ -208,8 +231,14 @@ def _left_out(wishes: Sequence[Wish], fit: Fit) -> Iterator[Suggestion]:
 
 def _without(wishes: Sequence[Wish], gone: Sequence[int]) -> Suggestion:
     names = tuple(wishes[at].model.name for at in gone)
+    some = ", ".join(names[:_MOST_NAMED])
+    more = f" and {len(names) - _MOST_NAMED} more" if names[_MOST_NAMED:] else ""
     settings = tuple(f"{wishes[at].entry} removed" for at in gone)
-    return Suggestion(settings, f"the set without {', '.join(names)}", LEFT_OUT + len(gone), names)
+    return Suggestion(settings, f"the set without {some}{more}", LEFT_OUT + len(gone), names)
+
+
+def _settings(wishes: Sequence[Wish], setting: str) -> tuple[str, ...]:
+    return tuple(f"{wish.entry}.{setting}" for wish in wishes)
 
 
 def _update(wish: Wish, **values: Any) -> Wish:
