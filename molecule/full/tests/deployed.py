@@ -8,6 +8,8 @@ from openai import OpenAI
 PROJECT = Path(__file__).parents[3]
 INVENTORY = PROJECT / "molecule" / "inventory"
 MODEL = "smollm2-135m-instruct"
+# It runs only when somebody starts it.
+EMBEDDING_MODEL = "all-minilm-l6-v2"
 
 
 @dataclass(frozen=True)

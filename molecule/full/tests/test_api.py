@@ -7,12 +7,12 @@ a wide margin in every precision, so that rounding cannot flip it.
 import httpx2 as httpx
 import openai
 import pytest
-from deployed import MODEL, Site
+from deployed import EMBEDDING_MODEL, MODEL, Site
 from openai import OpenAI
 
 
-def test_lists_the_model(client: OpenAI) -> None:
-    assert [model.id for model in client.models.list()] == [MODEL]
+def test_lists_the_models(client: OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == [MODEL, EMBEDDING_MODEL]
     assert client.models.retrieve(MODEL).id == MODEL
 
 

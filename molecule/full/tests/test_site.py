@@ -8,6 +8,7 @@ import pytest
 from deployed import INVENTORY, PROJECT
 
 TAGS = (
+    "nvidia_driver",
     "hardware",
     "user",
     "python",

@@ -1,0 +1,130 @@
+"""What the plan said beside what the real engine took; and a model that runs only when somebody starts it."""
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+from deployed import EMBEDDING_MODEL, MODEL, PROJECT
+from openai import OpenAI
+from testinfra.host import Host
+
+from citadel_llm.placement.calibration import Measurement
+
+Plans = dict[str, dict[str, Any]]
+
+ENGINE_PYTHON = "/opt/citadel/envs/engine/bin/python"
+# vLLM's KV cache on the CPU is dealt out in blocks of so many tokens.
+CPU_BLOCK = 128
+# Of SmolLM2's published shape: keys and values of 30 layers with 3 heads of 64 numbers in bfloat16.
+BYTES_A_TOKEN = 2 * 30 * 3 * 64 * 2
+
+
+def citadel(host: Host, command: str) -> str:
+    """What a command says to the operator, who is not root."""
+    with host.sudo():
+        return str(host.check_output(f"runuser --login citadel --command 'citadel {command}'"))
+
+
+@pytest.fixture(scope="module")
+def measured(host: Host) -> Measurement:
+    """What the resident model's engine wrote down at its start."""
+    text = host.file(f"/var/lib/citadel/engine/{MODEL}/measured.json").content_string
+    measurement = Measurement.parse(text)
+    assert measurement is not None, text
+    return measurement
+
+
+@pytest.fixture(scope="module")
+def planned(host: Host) -> Plans:
+    """The plan as the operator sees it, by models."""
+    return {model["name"]: model for model in json.loads(citadel(host, "plan --json"))["models"]}
+
+
+def test_the_kv_cache_holds_as_many_tokens_as_the_plan_reckoned(measured: Measurement) -> None:
+    assert measured.kv_cache_tokens is not None
+    assert measured.kv_cache is not None
+    blocks = measured.kv_cache // (CPU_BLOCK * BYTES_A_TOKEN)
+    assert measured.kv_cache_tokens == blocks * CPU_BLOCK
+
+
+def test_the_plans_requests_at_once_are_vllms(measured: Measurement, planned: Plans) -> None:
+    plan = planned[MODEL]
+    assert measured.kv_cache_tokens is not None
+    assert plan["requests_at_once"] == math.floor(measured.kv_cache_tokens / plan["max_model_len"])
+
+
+def test_the_engine_takes_no_more_than_was_planned(measured: Measurement, planned: Plans) -> None:
+    [worker] = planned[MODEL]["workers"]
+    assert measured.total is not None
+    # Some of it is the libraries' own, and varies with what the machine has.
+    assert 0.75 < measured.total / worker["awake_bytes"] < 1.02
+
+
+def test_the_weights_are_as_many_as_the_plan_reckoned(host: Host, planned: Plans) -> None:
+    path = f"/mnt/nvme0n1/models/{MODEL}/model.safetensors"
+    code = (
+        "import json, math, struct, sys; f = open(sys.argv[1], 'rb'); "
+        "h = json.loads(f.read(struct.unpack('<Q', f.read(8))[0])); h.pop('__metadata__', None); "
+        "print(sum(math.prod(t['shape']) for t in h.values()))"
+    )
+    with host.sudo():
+        parameters = int(host.check_output(f"python3 -c %s {path}", code))
+    assert planned[MODEL]["parameters"] == parameters
+
+
+@pytest.fixture
+def published(host: Host) -> Iterator[str]:
+    """The published shapes and the script that builds them, on the host: where it is."""
+    folder = "/var/tmp/citadel-published"  # noqa: S108 - the lab host's own
+    for what in ("scripts/measure_published_models.py", "tests/placement/published"):
+        copied = host.ansible(
+            "ansible.builtin.copy", f"src={PROJECT / what} dest={folder}/", check=False, become=True
+        )
+        assert "checksum" in copied or copied["dest"], copied
+    yield folder
+    host.ansible("ansible.builtin.file", f"path={folder} state=absent", check=False, become=True)
+
+
+def test_models_built_from_their_published_shapes_are_as_recorded(host: Host, published: str) -> None:
+    command = (
+        f"{ENGINE_PYTHON} {published}/measure_published_models.py --check --published {published}/published"
+    )
+    with host.sudo():
+        said = host.check_output(f"env HF_HUB_OFFLINE=1 {command}")
+    right, all_of_them = (int(word) for word in said.split()[:3:2])
+    assert right == all_of_them >= 20
+
+
+@pytest.fixture
+def awake(host: Host) -> Iterator[None]:
+    """The embedding model, started by its operator, and stopped afterwards."""
+    citadel(host, f"start {EMBEDDING_MODEL}")
+    yield
+    citadel(host, f"stop {EMBEDDING_MODEL}")
+
+
+def test_a_model_that_rests_is_no_fault_and_says_so(host: Host, client: OpenAI) -> None:
+    rows = {row["name"]: row for row in json.loads(citadel(host, "status --json"))}
+    assert rows[EMBEDDING_MODEL]["state"] == "stopped"
+    assert rows[EMBEDDING_MODEL]["says"] == f"on demand: citadel start {EMBEDDING_MODEL}"
+    with pytest.raises(openai.InternalServerError) as refused:
+        client.embeddings.create(model=EMBEDDING_MODEL, input="Hello")
+    assert refused.value.status_code == 503
+    assert "not loaded just now" in refused.value.message
+
+
+@pytest.mark.usefixtures("awake")
+def test_an_embedding_model_answers_once_it_is_started(client: OpenAI) -> None:
+    sentences = ["A cat sits on the mat.", "A kitten rests on a rug.", "The stock market fell sharply today."]
+    answer = client.embeddings.create(model=EMBEDDING_MODEL, input=sentences, encoding_format="float")
+    cat, kitten, market = (item.embedding for item in answer.data)
+    assert len(cat) == 384
+
+    def cosine(one: list[float], other: list[float]) -> float:
+        product = sum(a * b for a, b in zip(one, other, strict=True))
+        return product / math.hypot(*one) / math.hypot(*other)
+
+    assert cosine(cat, kitten) > cosine(cat, market) + 0.2
