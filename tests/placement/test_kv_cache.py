@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from citadel_llm.placement.kv_cache import BlockPool, pools
+from citadel_llm.placement.architecture import AttentionCache
+from citadel_llm.placement.kv_cache import BlockPool, Group, Kind, pools
 from citadel_llm.placement.terms import GIB, Layout
 from citadel_llm.placement.weights import stages
 
@@ -69,6 +70,29 @@ def test_a_window_caps_it() -> None:
     (need,) = memory("mistral-7b-v0.1").on(Layout(), SMALL)
     # The window of 4096, two batches of 2048 at work, and a block for where the window begins.
     assert need.kv.bytes_for(8191) == need.kv.bytes_for(32768) == (8191 // 16 + 1 + 1 + 1) * 16 * 128 * 1024
+
+
+def test_a_window_begins_behind_the_token_that_is_made() -> None:
+    # A window of 17 needs 16 tokens before the new one: one block, and one for where it begins.
+    assert Group(Kind(token_bytes=2, window=17), 16, 32).blocks(1000, in_flight=0) == 2
+    assert Group(Kind(token_bytes=2, window=18), 16, 32).blocks(1000, in_flight=0) == 3
+
+
+def test_kinds_of_nearly_equal_number_make_two_groups() -> None:
+    # vLLM's own example (v1/core/kv_cache_planning.py): 12 layers with a window and 13 without are padded to
+    # 13 and 13.
+    caches = [AttentionCache(1, 2, window=16 if index % 2 else None) for index in range(25)]
+    (pool,) = pools(
+        tuple(caches),
+        [range(25)],
+        tensor_parallel=1,
+        block_tokens=16,
+        number_bytes=2,
+        model_bytes=2,
+        in_flight=0,
+    )
+    assert len(pool.groups) == 2
+    assert pool.block_bytes == 13 * 16 * 4
 
 
 def test_kv_heads_are_copied_where_ranks_are_more() -> None:

@@ -139,6 +139,16 @@ def test_norms_and_the_latent_are_on_every_rank() -> None:
     assert 2 * whole.weights.on_rank(Layout(2), 0) - whole.weight_bytes == replicated * 2
 
 
+def test_keys_and_values_are_copied_where_ranks_are_more_than_heads() -> None:
+    # Four ranks, two kv heads: each is held twice. The norms are held four times.
+    whole = memory("glm-4-9b")
+    keys = 40 * 2 * (2 * 128 * 4096)
+    norms = 40 * 4 * 4096 + 4096
+    assert 4 * whole.weights.on_rank(Layout(4), 0) - whole.weight_bytes == pytest.approx(
+        2 * (keys + 3 * norms), abs=4
+    )
+
+
 def test_latent_attention_absorbs_its_expanding_matrix() -> None:
     whole = memory("deepseek-v2-lite")
     need = whole.on(Layout(), H100)[0]
