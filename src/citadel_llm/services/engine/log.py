@@ -41,7 +41,7 @@ _REASONS = (
     ),
     (
         r"Free memory on device|less than desired GPU memory utilization",
-        "out of memory: another process holds GPU memory; free it, or lower gpu_memory_utilization",
+        "out of memory: another process holds GPU memory (nvidia-smi shows whose it is); free it",
     ),
     (
         r"No available memory for the cache blocks"
