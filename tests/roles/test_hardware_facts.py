@@ -4,6 +4,7 @@ The trees leave unproven that a kernel writes them so; the lab host's run reads 
 """
 
 import struct
+import time
 
 import pytest
 
@@ -421,6 +422,17 @@ def test_name_servers_and_names(tmp_path):
         "localhost": True,
         "no-such-name.invalid": False,
     }
+
+
+def test_a_resolver_that_hangs_is_not_waited_for(monkeypatch):
+    def hang(name, *_, **__):
+        time.sleep(3 if name == "slow" else 0)
+        return [object()]
+
+    monkeypatch.setattr(system.socket, "getaddrinfo", hang)
+    started = time.monotonic()
+    assert system.resolvable(["slow", "fast"], 0.2) == [False, True]
+    assert time.monotonic() - started < 1
 
 
 def test_what_varies_of_a_gpu_is_kept_apart():

@@ -114,6 +114,12 @@ def test_pass_and_fail_are_said_by_sign_and_word_too():
     assert "No GPUs: there is no nvidia-smi" in said
 
 
+def test_without_services_the_machine_stands_alone():
+    facts, _ = MACHINES["bare"]
+    assert "Services elsewhere" not in words(picture.draw("x", facts, []))
+    assert "Services elsewhere" in words(picture.draw("x", REFERENCE, []))
+
+
 def test_the_picture_says_how_gpus_are_joined():
     reference = " ".join(words(picture.draw("x", REFERENCE, [])))
     assert "GPUs 0-1: one host bridge, no peer-to-peer (GNS)" in reference

@@ -216,6 +216,7 @@ READY_PAGE, HEALTHY_PAGE = "Prometheus Server is Ready.\n", "Prometheus Server i
             "not ready yet",
         ),
         ("prometheus", {}, {"/-/ready": (503, "")}, "wrong service", "no Prometheus"),
+        ("prometheus", {}, {"/-/ready": (500, "prometheus is not ready")}, "wrong service", "HTTP 500"),
         ("prometheus", {}, {"/-/ready": (401, "")}, "not ready", "wants a login"),
         ("prometheus", {}, {"/-/ready": (200, "<html>hello</html>")}, "wrong service", "no Prometheus"),
         ("prometheus", {}, {}, "wrong service", "HTTP 404 at /-/ready"),

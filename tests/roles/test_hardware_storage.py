@@ -1,6 +1,7 @@
 """Paths, mounts and the disks under them, on trees of /sys made after real ones; reading on real files."""
 
 import os
+import time
 
 import pytest
 
@@ -201,3 +202,14 @@ def test_where_nothing_large_stands_nothing_is_measured(tmp_path, there):
 def test_a_link_to_a_large_file_is_not_read_twice(models):
     (models / "small/link").symlink_to(models / "big/part0")
     assert throughput.measure(models, seconds=10, most=1024**3)["read_gib"] == round(14 / 1024, 2)
+
+
+def test_other_file_systems_below_are_left_alone(models, monkeypatch):
+    real = throughput._device
+    monkeypatch.setattr(throughput, "_device", lambda folder: -1 if folder.name == "big" else real(folder))
+    seen = throughput._files(models, end=time.monotonic() + 10)
+    assert [path.parent.name for path, _ in seen] == ["small"]
+
+
+def test_looking_for_files_ends_in_time(models):
+    assert len(throughput._files(models, end=0)) < 3

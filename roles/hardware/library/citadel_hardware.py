@@ -195,7 +195,9 @@ def run(module: AnsibleModule) -> None:
     path = Path(parameters["report"])
     texts = {
         path: report.host_json(facts, findings),
-        path.with_suffix(".html"): page.render(parameters["host"], facts, findings),
+        path.with_name(f"{path.name.removesuffix('.json')}.html"): page.render(
+            parameters["host"], facts, findings
+        ),
     }
     before = {file: file.read_text(encoding="utf-8") if file.is_file() else "" for file in texts}
     for file, text in texts.items():

@@ -11,6 +11,8 @@ from .terms import GIB, Facts
 
 # What a GPU says of this moment. Its PCIe link slows down when idle, so of it only what is possible lasts.
 _PASSING = ("memory_used_mib", "temperature_c", "processes", "power_draw_w")
+# A resolver whose servers are silent tries for up to half a minute, name by name.
+_NAME_SECONDS = 5.0
 _PASSING_LINK = ("generation", "width")
 
 
@@ -61,7 +63,7 @@ def dns(root: Path, names: Iterable[str]) -> Facts:
     return {
         "host": host,
         "servers": system.name_servers(root),
-        "resolved": {name: bool(system.resolve(name)) for name in asked},
+        "resolved": dict(zip(asked, system.resolvable(asked, _NAME_SECONDS), strict=True)),
     }
 
 

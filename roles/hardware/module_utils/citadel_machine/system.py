@@ -4,6 +4,8 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,9 +87,21 @@ def name_servers(root: Path) -> list[str]:
     return [words[1] for words in lines if len(words) > 1 and words[0] == "nameserver"]
 
 
-def resolve(name: str) -> list[str]:
-    """Return a name's addresses, or none where it is not known."""
+def resolvable(names: list[str], seconds: float) -> list[bool]:
+    """Return for each name whether an address was found in so many seconds; all are asked at once."""
+    known: set[str] = set()
+    threads = [threading.Thread(target=_resolve, args=(name, known), daemon=True) for name in names]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+    return [name in known for name in names]
+
+
+def _resolve(name: str, known: set[str]) -> None:
     try:
-        return sorted({str(entry[4][0]) for entry in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)})
+        socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        return []
+        return
+    known.add(name)

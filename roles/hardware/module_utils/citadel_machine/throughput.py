@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import stat
 import time
 from pathlib import Path
 
@@ -19,7 +20,8 @@ def measure(folder: Path, seconds: float, most: int) -> Facts:
         a model's weights are), `load_s` (how long that folder takes at this speed, or None), and `how`: the
         way past the cache, or why nothing was measured.
     """
-    files = sorted(_files(folder), key=lambda entry: (-entry[1], str(entry[0])))
+    found = _files(folder, time.monotonic() + seconds)
+    files = sorted(found, key=lambda entry: (-entry[1], str(entry[0])))
     largest = _largest_folder(folder, files)
     nothing = {"mib_s": None, "read_gib": 0.0, "largest_gib": round(largest / GIB, 2), "load_s": None}
     if not files or files[0][1] < _SMALLEST:
@@ -48,14 +50,32 @@ def measure(folder: Path, seconds: float, most: int) -> Facts:
     }
 
 
-def _files(folder: Path) -> list[tuple[Path, int]]:
-    found = []
-    for place, _, names in os.walk(folder):
+def _files(folder: Path, end: float) -> list[tuple[Path, int]]:
+    """Return the regular files of a folder's own file system with their sizes, those seen until `end`."""
+    found: list[tuple[Path, int]] = []
+    if not folder.is_dir():
+        return found
+    device = folder.stat().st_dev
+    for place, folders, names in os.walk(folder):
+        # Other file systems are other disks, or none: /proc/kcore says that it is larger than any of them.
+        folders[:] = [name for name in folders if _device(Path(place, name)) == device]
         for name in names:
-            path = Path(place, name)
-            if not path.is_symlink() and path.is_file():
-                found.append((path, path.stat().st_size))
+            try:
+                told = Path(place, name).lstat()
+            except OSError:
+                continue
+            if stat.S_ISREG(told.st_mode) and told.st_dev == device:
+                found.append((Path(place, name), told.st_size))
+        if time.monotonic() > end:
+            break
     return found
+
+
+def _device(folder: Path) -> int | None:
+    try:
+        return folder.lstat().st_dev
+    except OSError:
+        return None
 
 
 def _largest_folder(folder: Path, files: list[tuple[Path, int]]) -> int:
