@@ -101,6 +101,10 @@ class TestOnTheCpu:
         (need,) = memory("smollm2-135m", "cpu").on(Layout(), HOST)
         assert need.asleep == ()
 
+    def test_a_host_is_one_device(self) -> None:
+        assert memory("smollm2-135m", "cpu").layouts(1) == (Layout(),)
+        assert memory("smollm2-135m", "cpu").layouts(3) == ()
+
     def test_blocks_have_32_tokens(self) -> None:
         (need,) = memory("smollm2-135m", "cpu").on(Layout(), HOST)
         assert need.kv.bytes_for(1) == 2 * 32 * 23040

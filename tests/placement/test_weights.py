@@ -192,6 +192,26 @@ class TestFromFiles:
             memory("deepseek-v2-lite", weight_bytes=total, tensors=tensors).weight_bytes == inner.weight_bytes
         )
 
+    def test_a_tower_that_is_not_known_stands_whole_on_the_first_stage(self) -> None:
+        config = dict(shape("gemma-3-12b")["config"]) | {"vision_config": {"model_type": "pixtral"}}
+        known = memory("gemma-3-12b")
+        tower = sum(tensor.elements * 2 for tensor in known.architecture.tower)
+        layers = {str(index): int(size) for index, size in enumerate(known.weights.layer_bytes)}
+        total = known.weight_bytes
+        tensors: dict[str, Any] = {
+            "bytes": total,
+            "parameters": total // 2,
+            "dtypes": {"BF16": {"parameters": total // 2, "bytes": total}},
+            "layers": layers,
+            "head_bytes": 0,
+        }
+        other = memory(config, weight_bytes=total, tensors=tensors)
+        assert other.architecture.tower == ()
+        assert other.weight_bytes == total
+        for layout in (Layout(), Layout(2), Layout(1, 2)):
+            assert other.weights.on_rank(layout, 0) == pytest.approx(known.weights.on_rank(layout, 0), abs=2)
+        assert tower > 800_000_000
+
     @pytest.mark.parametrize(
         ("size", "expected"),
         [(16_060_522_496, 9_081_201_536), (9_081_201_536, 9_081_201_536), (None, 9_081_201_536)],

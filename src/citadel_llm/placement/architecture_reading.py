@@ -70,7 +70,7 @@ def read_architecture(config: Mapping[str, Any], entry: str, *, weights_known: b
             )
         family = GENERIC
     text.defaults = family.defaults
-    architecture = _read_decoder(outer, text, text_type, family, generic=text_type not in FAMILIES)
+    architecture = _read_decoder(outer, text, text_type, family, weights_known=weights_known)
     outer.check()
     return architecture
 
@@ -103,7 +103,10 @@ def _text_keys(outer: Keys, model_type: str) -> tuple[Keys, str]:
     return outer, model_type
 
 
-def _read_decoder(outer: Keys, text: Keys, model_type: str, family: Family, *, generic: bool) -> Architecture:
+def _read_decoder(
+    outer: Keys, text: Keys, model_type: str, family: Family, *, weights_known: bool
+) -> Architecture:
+    generic = model_type not in FAMILIES
     hidden = text.whole("hidden_size")
     count = text.whole("num_hidden_layers")
     vocabulary = text.whole("vocab_size")
@@ -128,7 +131,7 @@ def _read_decoder(outer: Keys, text: Keys, model_type: str, family: Family, *, g
         layers=layers,
         first=first,
         last=last,
-        tower=read_tower(outer, hidden) if text is not outer else (),
+        tower=read_tower(outer, hidden, weights_known=weights_known) if text is not outer else (),
         hidden=hidden,
         heads=attention.heads,
         kv_heads=attention.kv_heads if isinstance(attention, Attention) else 1,

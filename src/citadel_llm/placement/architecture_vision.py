@@ -15,7 +15,7 @@ _DEFAULTS = {
 }
 
 
-def read_tower(outer: Keys, hidden: int) -> tuple[Tensor, ...]:
+def read_tower(outer: Keys, hidden: int, *, weights_known: bool) -> tuple[Tensor, ...]:
     """What stands beside the language model; nothing where config.json describes no tower.
 
     vLLM splits towers by tensor parallelism, too; here each rank is charged the whole, which is never too
@@ -25,6 +25,8 @@ def read_tower(outer: Keys, hidden: int) -> tuple[Tensor, ...]:
         return ()
     keys = outer.inner("vision_config", _DEFAULTS)
     kind = str(keys.get("model_type") or "siglip_vision_model")
+    if kind not in _TOWERS and weights_known:
+        return ()
     if kind not in _TOWERS:
         keys.note(
             "model_type",

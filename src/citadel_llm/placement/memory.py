@@ -71,7 +71,9 @@ class EngineMemory:
         return self.architecture.max_context
 
     def layouts(self, devices: int) -> tuple[Layout, ...]:
-        """The layouts over exactly so many devices that its shape allows."""
+        """The layouts over exactly so many devices that its shape allows. To the CPU build, a host is one."""
+        if self.build == "cpu" and devices > 1:
+            return ()
         found = []
         for tensor in range(1, devices + 1):
             pipeline = devices // tensor

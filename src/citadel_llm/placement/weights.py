@@ -55,14 +55,13 @@ class Weights:
         held = 0.0
         for index in stages(len(self.architecture.layers), layout.pipeline_parallel)[stage]:
             held += self.layer_bytes[index] * self._layer_share(index, tp)
-        outside = self.total - sum(self.layer_bytes)
-        formula = sum(self.scheme.bytes_of(tensor) for tensor in self._outside())
-        if formula:
-            here = sum(
-                self.scheme.bytes_of(tensor) * _share(tensor, tp, self.architecture.kv_heads)
-                for tensor in self._outside(stage, layout.pipeline_parallel)
-            )
-            held += outside * here / formula
+        whole = self._outside_bytes()
+        left_over = self.total - sum(self.layer_bytes) - whole
+        # What the formula does not know, such as a vision tower of another kind, is on the first stage.
+        known = 1.0 if left_over > 0 or not whole else 1 + left_over / whole
+        held += self._outside_bytes(tp, stage, layout.pipeline_parallel) * known
+        if stage == 0:
+            held += max(left_over, 0)
         return math.ceil(held)
 
     def absorbed_on_rank(self, layout: Layout, stage: int) -> int:
@@ -87,15 +86,20 @@ class Weights:
             held += size * share * self.scheme.held(tensor, self.architecture.hidden, index)
         return held / whole if whole else 0.0
 
-    def _outside(self, stage: int | None = None, of: int = 1) -> tuple[Tensor, ...]:
-        """What stands outside the layers: of the whole model, or on one stage."""
+    def _outside_bytes(self, tensor_parallel: int = 1, stage: int | None = None, of: int = 1) -> float:
+        """What stands outside the layers, by its shape: of the whole model, or on a rank of one stage."""
         whole = self.architecture
         first, last = stage in {None, 0}, stage in {None, of - 1}
         tensors = (*(whole.first + whole.tower if first else ()), *(whole.last if last else ()))
         if whole.tied and last and not first:
             # The embedding is the head: the last stage holds a copy.
             tensors += tuple(tensor for tensor in whole.first if tensor.split == "vocabulary")
-        return tensors
+        sizes = (
+            self.scheme.bytes_of(tensor)
+            * (1.0 if stage is None else _share(tensor, tensor_parallel, whole.kv_heads))
+            for tensor in tensors
+        )
+        return sum(sizes)
 
 
 def weights_of(architecture: Architecture, numbers: Numbers, *, loaded: Scheme, stored: Scheme) -> Weights:
