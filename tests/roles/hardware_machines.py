@@ -225,6 +225,7 @@ def hgx():
     }
     facts["memory"] = {
         **facts["memory"],
+        "controllers": ["Intel_10nm Socket#0 IMC#0"],
         "slots": 32,
         "modules": [module(f"DIMM{index}", 64) for index in range(32)],
     }

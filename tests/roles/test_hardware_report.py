@@ -28,9 +28,14 @@ canvas, compare, gpu_picture = machine("canvas"), machine("compare"), machine("g
 page, picture, report = machine("page"), machine("picture"), machine("report")
 services, terms = machine("services"), machine("terms")
 
+SIXTEEN = hgx() | {
+    "gpus": [gpu(index, "NVIDIA H100 80GB HBM3", 81559, index // 8) for index in range(16)],
+    "gpu_links": [],
+}
 MACHINES = {
     "reference": (REFERENCE, REFERENCE_PROFILE),
     "hgx": (hgx(), {"memory_gib": 2048, "gpus": {"peer_to_peer": True}}),
+    "sixteen": (SIXTEEN, {"gpus": {"memory_gib": 80}}),
     "lab": (small_lab(), REFERENCE_PROFILE),
     "bare": (small_lab() | {"services": [], "storage": []}, {}),
 }

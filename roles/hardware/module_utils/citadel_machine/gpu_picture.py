@@ -16,6 +16,8 @@ _KINDS = {
 _WIDEST, _NARROW = 210.0, 96.0
 _HEIGHT, _WIRES = 98.0, 74.0
 _MOST_WORDS = 3
+# More cards than these get narrow boxes.
+_FEW = 10
 
 
 def draw_gpus(
@@ -46,25 +48,23 @@ def draw_gpus(
         canvas.words(left + 14, y + 27, fitting(f"No GPUs: {facts['gpus_reason']}", inner - 130), "soft")
         canvas.mark(left + inner - 14, y + 27, together)
         return y + 44
-    top = y + _WIRES
-    step = min(_WIDEST + 14, (inner + 14) / (len(gpus) + len(missing)))
+    top, count = y + _WIRES, len(gpus) + len(missing)
+    gap = 14 if count <= _FEW else 6
+    step = min(_WIDEST + gap, (inner + gap) / count)
     # Few cards stand in the middle.
-    start = left + (inner + 14 - step * (len(gpus) + len(missing))) / 2
-    centres = {gpu["index"]: start + step * place + (step - 14) / 2 for place, gpu in enumerate(gpus)}
+    start = left + (inner + gap - step * count) / 2
+    centres = {gpu["index"]: start + step * place + (step - gap) / 2 for place, gpu in enumerate(gpus)}
     _wires(canvas, gpus, facts["gpu_links"], centres=centres, nodes=nodes, heights=(y, top))
     for gpu in gpus:
-        _gpu(
-            canvas,
-            gpu,
-            state(f"gpu:{gpu['index']}"),
-            (centres[gpu["index"]] - (step - 14) / 2, top, step - 14),
-        )
+        x = centres[gpu["index"]] - (step - gap) / 2
+        draw = _gpu if count <= _FEW else _small_gpu
+        draw(canvas, gpu, state(f"gpu:{gpu['index']}"), (x, top, step - gap))
     for place, gone in enumerate(missing, start=len(gpus)):
-        x = start + step * place
-        canvas.box(x, top, step - 14, _HEIGHT, "bad-box", title=gone["reason"])
-        canvas.words(x + 10, top + 22, "\u2717 lost", "bad")
-        canvas.words(x + 10, top + 42, fitting(gone["pci_address"], step - 34, 12), "soft")
-        canvas.words(x + 10, top + 60, fitting(gone["reason"], step - 34, 11), "tiny")
+        x, width = start + step * place, step - gap
+        canvas.box(x, top, width, _HEIGHT, "bad-box", title=f"{gone['pci_address']} {gone['reason']}")
+        canvas.words(x + 8, top + 22, "\u2717 lost", "bad")
+        canvas.words(x + 8, top + 42, fitting(gone["pci_address"], width - 14, 12), "soft")
+        canvas.words(x + 8, top + 60, fitting(gone["reason"], width - 14, 11), "tiny")
     y = _joints(canvas, facts["gpu_links"], centres, top + _HEIGHT)
     if together.mark:
         canvas.words(left + inner, y + 18, f"GPUs together {together.mark}", together.word, "end")
@@ -96,6 +96,15 @@ def _gpu(canvas: Canvas, gpu: Facts, state: State, place: tuple[float, float, fl
     modes += ["MIG on"] if gpu.get("mig") == "enabled" else []
     last = " \u00b7 ".join(part for part in (lanes, *modes) if part)
     canvas.words(x + 10, y + _HEIGHT - 11, fitting(last, width - 14, 11), "tiny")
+
+
+def _small_gpu(canvas: Canvas, gpu: Facts, state: State, place: tuple[float, float, float]) -> None:
+    x, y, width = place
+    gibibytes = f"{gpu['memory_mib'] / 1024:.0f} GiB"
+    canvas.box(x, y, width, _HEIGHT, state.box, title=f"{gpu['name']}, {gpu['uuid']}")
+    canvas.words(x + width / 2, y + 26, f"{gpu['index']}", "title", "middle")
+    canvas.words(x + width / 2, y + 52, fitting(gibibytes, width, 11), "tiny", "middle")
+    canvas.words(x + width / 2, y + 80, state.sign.strip(), state.word, "middle")
 
 
 def groups(indices: list[int], links: list[Facts], kinds: tuple[str, ...]) -> list[list[int]]:
@@ -140,7 +149,7 @@ def _wires(
                 ends = [(centre, middle + 11), (centre, below - 14), (centres[index], below - 14)]
                 canvas.path([*ends, (centres[index], below)], "wire")
             name = "PCIe switch" if len(group) > 1 else "PCIe"
-            width = len(name) * 7 + 18
+            width = len(name) * 7 + 16
             canvas.box(centre - width / 2, middle - 11, width, 22, "inner")
             canvas.words(centre, middle + 4, name, "tiny", "middle")
 
