@@ -1,8 +1,11 @@
 """What is read from a config.json, and what is said of a wrong one."""
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from citadel_llm.placement.architecture_families import FAMILIES
 from citadel_llm.placement.numbers import numbers_of_catalogue
@@ -25,6 +28,11 @@ def without(config: dict[str, Any], *keys: str) -> dict[str, Any]:
         (LLAMA | {"hidden_size": 0}, "hidden_size", "must be a whole number above 0, not 0"),
         (LLAMA | {"hidden_size": "7B"}, "hidden_size", "must be a whole number above 0, not '7B'"),
         (LLAMA | {"hidden_size": 4096.0}, "hidden_size", "must be a whole number above 0, not 4096.0"),
+        (
+            LLAMA | {"num_hidden_layers": 10**9},
+            "num_hidden_layers",
+            "must not be above 2000, as 1000000000 is",
+        ),
         (LLAMA | {"num_hidden_layers": True}, "num_hidden_layers", "not True"),
         (
             LLAMA | {"hidden_size": 4097},
@@ -176,3 +184,24 @@ def test_every_family_has_a_published_shape() -> None:
     # Kimi K2 is built as DeepSeek-V3 is.
     assert {*FAMILIES} - built == {"kimi_k2"}
     assert FAMILIES["kimi_k2"] is FAMILIES["deepseek_v3"]
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 10**6) | st.floats(allow_nan=False) | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.sampled_from(SHAPES), st.data(), ANYTHING)
+def test_any_value_of_any_key_is_planned_or_refused(name: str, data: st.DataObject, value: Any) -> None:
+    config = shape(name)["config"]
+    key = data.draw(
+        st.sampled_from([*config, "num_experts", "layer_types", "quantization_config", "vision_config"])
+    )
+    with suppress(PlacementError):
+        made = memory(dict(config) | {key: value})
+        for need in made.on(Layout(), SMALL):
+            assert need.fixed_bytes > 0
+            assert need.kv.bytes_for(4096) >= 0

@@ -2,7 +2,7 @@
 
 from .architecture import Architecture, Layer, Tensor
 from .architecture_blocks import Attention, dense, norm
-from .architecture_keys import Keys
+from .architecture_keys import MOST_LAYERS, Keys
 
 # What transformers' configuration classes fill in.
 _TYPES = {"bert": 2, "roberta": 1, "xlm-roberta": 1}
@@ -19,7 +19,7 @@ def read_encoder(keys: Keys, model_type: str, names: tuple[str, ...], dtype: str
     positions = keys.whole("max_position_embeddings")
     if hidden % heads:
         keys.note("hidden_size", f"must be a multiple of num_attention_heads ({heads}), not {hidden}")
-    count = keys.whole("num_hidden_layers")
+    count = keys.whole("num_hidden_layers", most=MOST_LAYERS)
     keys.check()
     tensors = (
         *Attention(hidden, heads, heads, hidden // heads, qkv_bias=True, out_bias=True).tensors(),

@@ -5,6 +5,8 @@ from typing import Any
 
 from .terms import PlacementError
 
+# Far above any model, and soon read: each layer is listed.
+MOST_LAYERS = 2000
 _REMEDY = "compare it with the config.json that the model's makers published"
 
 
@@ -37,7 +39,7 @@ class Keys:
         value = self.values.get(key)
         return self.defaults.get(key) if value is None else value
 
-    def whole(self, key: str, default: int | None = None, *, least: int = 1) -> int:
+    def whole(self, key: str, default: int | None = None, *, least: int = 1, most: int | None = None) -> int:
         """A whole number. Without a default, the key must be there."""
         value = self.get(key)
         if value is None:
@@ -45,7 +47,11 @@ class Keys:
         if value is None:
             self.note(key, "must be set")
             return max(least, 1)
-        return self._whole(key, value, least)
+        number = self._whole(key, value, least)
+        if most is not None and number > most:
+            self.note(key, f"must not be above {most}, as {number} is")
+            return most
+        return number
 
     def maybe_whole(self, key: str, *, least: int = 1) -> int | None:
         """A whole number, or none when it is absent or null."""

@@ -18,7 +18,7 @@ from .architecture_blocks import (
 )
 from .architecture_encoders import read_encoder
 from .architecture_families import ENCODERS, FAMILIES, GENERIC, Family, Switch
-from .architecture_keys import Keys
+from .architecture_keys import MOST_LAYERS, Keys
 from .architecture_vision import read_tower
 from .terms import PlacementError
 
@@ -108,7 +108,7 @@ def _read_decoder(
 ) -> Architecture:
     generic = model_type not in FAMILIES
     hidden = text.whole("hidden_size")
-    count = text.whole("num_hidden_layers")
+    count = text.whole("num_hidden_layers", most=MOST_LAYERS)
     vocabulary = text.whole("vocab_size")
     attention = _attention(text, family, hidden)
     tied = outer.flag("tie_word_embeddings", default=text.flag("tie_word_embeddings", default=family.tied))

@@ -2,7 +2,7 @@
 
 from .architecture import Tensor
 from .architecture_blocks import Attention, dense, norm
-from .architecture_keys import Keys
+from .architecture_keys import MOST_LAYERS, Keys
 
 _TOWERS = {"siglip_vision_model", "clip_vision_model"}
 # transformers' configuration classes.
@@ -56,7 +56,7 @@ def read_tower(outer: Keys, hidden: int, *, weights_known: bool) -> tuple[Tensor
             Tensor("patch_embedding.bias", "vision", width),
             Tensor("position_embedding", "vision", patches, width),
         ]
-    parts += layer * keys.whole("num_hidden_layers")
+    parts += layer * keys.whole("num_hidden_layers", most=MOST_LAYERS)
     parts += norm("post_layernorm", width, bias=True)
     parts += _projector(outer, width, hidden)
     return tuple(
