@@ -30,7 +30,12 @@ def site() -> Site:
         logs_root="/logs",
         environment="production",
         engine_build="cpu",
-        models=[{"name": "a", "task": "embed"}, {"name": "b"}],
+        models=[
+            {"name": "a", "task": "embed", "plan": {"residency": "resident"}},
+            {"name": "rests", "plan": {"residency": "warm"}},
+            {"name": "not-served", "runtime": "transformers"},
+            {"name": "b", "plan": {"residency": "resident"}},
+        ],
         api_port=8000,
         monitoring_sources=[],
         prometheus_port=9090,
@@ -155,5 +160,6 @@ def test_every_item_has_a_check_and_every_check_an_item() -> None:
 
 
 def test_knows_what_belongs_to_a_site(site: Site) -> None:
+    assert [model["name"] for model in site.served_models] == ["a", "rests", "b"]
     assert site.engines == ["citadel-engine@a.service", "citadel-engine@b.service"]
     assert site.writing_model == "b"

@@ -219,7 +219,8 @@ async def test_a_hanging_engine_ends_its_service_with_what_could_be_seen(host: H
         async with client.post("/v1/completions", json=request):
             lines = await asyncio.to_thread(log_of, process)
     assert process.returncode == 1
-    assert lines[-1]["reason"] == "the engine hung: no progress for 0 s"
+    # How late the stall is seen depends on how busy the machine is.
+    assert lines[-1]["reason"].startswith("the engine hung: no progress for ")
     report = next(line for line in lines if line["event"].startswith("the engine hangs"))
     assert report["metrics"] == {"vllm:num_requests_running": 1.0, "vllm:generation_tokens_total": 1.0}
     assert report["processes"][0]["state"]
