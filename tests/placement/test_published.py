@@ -37,6 +37,8 @@ def test_kv_bytes_per_token_are_exact(name: str) -> None:
         ("granite-4.0-h-tiny", 4),
         ("nemotron-h-8b", 4),
         ("qwen3-next-80b-a3b", 4),
+        ("qwen3.5-9b", 4),
+        ("qwen3.5-35b-a3b", 4),
     ],
 )
 def test_states_are_those_of_transformers(name: str, kernel: int) -> None:

@@ -6,7 +6,7 @@ the family's configuration class fills in for keys that published files leave ou
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from .architecture_keys import Keys
@@ -133,6 +133,24 @@ _GEMMA3 = Family(
     window=all_but_every_nth,
 )
 
+_QWEN_NEXT = Family(
+    defaults={
+        "head_dim": 256,
+        "linear_num_key_heads": 16,
+        "linear_num_value_heads": 32,
+        "linear_key_head_dim": 128,
+        "linear_value_head_dim": 128,
+        "linear_conv_kernel_dim": 4,
+    },
+    qkv_bias=_BIAS,
+    out_bias=_BIAS,
+    qk_norm="head",
+    gated_attention=True,
+    experts=ExpertKeys("num_experts", shared="shared_expert_intermediate_size", shared_gate=True),
+    is_expert=qwen_expert,
+    mixers=qwen_next_mixers,
+)
+
 FAMILIES: dict[str, Family] = {
     "llama": Family(qkv_bias=_BIAS, out_bias=_BIAS, mlp_bias="mlp_bias"),
     "mistral": Family(
@@ -167,23 +185,9 @@ FAMILIES: dict[str, Family] = {
         experts=ExpertKeys("num_experts"),
         is_expert=qwen_expert,
     ),
-    "qwen3_next": Family(
-        defaults={
-            "head_dim": 256,
-            "linear_num_key_heads": 16,
-            "linear_num_value_heads": 32,
-            "linear_key_head_dim": 128,
-            "linear_value_head_dim": 128,
-            "linear_conv_kernel_dim": 4,
-        },
-        qkv_bias=_BIAS,
-        out_bias=_BIAS,
-        qk_norm="head",
-        gated_attention=True,
-        experts=ExpertKeys("num_experts", shared="shared_expert_intermediate_size", shared_gate=True),
-        is_expert=qwen_expert,
-        mixers=qwen_next_mixers,
-    ),
+    "qwen3_next": _QWEN_NEXT,
+    "qwen3_5_moe_text": _QWEN_NEXT,
+    "qwen3_5_text": replace(_QWEN_NEXT, experts=None, is_expert=None),
     "gemma": Family(defaults=_GEMMA, tied=True, qkv_bias=_BIAS, out_bias=_BIAS),
     "gemma2": Family(
         defaults=_GEMMA | {"sliding_window": 4096},
