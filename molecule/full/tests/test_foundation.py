@@ -174,3 +174,7 @@ def test_the_hardware_report(host: Host) -> None:
     assert report["facts"]["memory_gib"] > 0
     assert report["facts"]["os"]["distribution"] == "debian"
     assert report["facts"]["gpus"] == []
+    assert [(each["name"], each["state"]) for each in report["facts"]["services"]] == [("ssh", "ready")]
+    page = host.file("/etc/citadel/hardware.html").content_string
+    assert page.startswith("<!doctype html>")
+    assert "<svg" in page
