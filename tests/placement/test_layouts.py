@@ -70,6 +70,15 @@ def test_a_pair_goes_where_the_link_is() -> None:
     assert set(model.devices) == {1, 2}
 
 
+def test_gpus_with_other_links_are_not_alike() -> None:
+    """The larger one is placed first, and must not take the pair apart that the other one needs."""
+    machine = gpus(16, 16, 16, links=(*links((0, 1)), *links((0, 2), (1, 2), kind="sockets")))
+    split = {"possible": {2: ((2, 1),)}, "residency": "resident"}
+    single, pair = plan(machine, ("a", 10.5, {"residency": "resident"}), ("b", 20, split)).models
+    assert single.devices == (2,)
+    assert set(pair.devices) == {0, 1}
+
+
 def test_stages_go_to_near_gpus() -> None:
     far = links((0, 1), (0, 2), (1, 3), (2, 3), kind="sockets")
     machine = gpus(16, 16, 16, 16, links=(*links((0, 3), (1, 2), kind="bridge"), *far))

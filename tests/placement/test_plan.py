@@ -1,16 +1,17 @@
 """What a plan says, and what becomes of what is left."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from citadel_llm.config.schema import EnginePlan, Placement
 from citadel_llm.placement.devices import machine_of_host
-from citadel_llm.placement.plan import Plan
+from citadel_llm.placement.plan import Plan, WorkerPlan
 from citadel_llm.placement.planner import make_plan
 from citadel_llm.placement.refusal import PlacementRefusedError
 from citadel_llm.placement.segments import segments_of
-from citadel_llm.placement.terms import GIB, MIB
+from citadel_llm.placement.terms import GIB, MIB, Term
 from citadel_llm.placement.text import bar, explanation, plan_text
 
 from .synthetic import SHARE, gpus, plan, wish, wishes
@@ -54,6 +55,12 @@ def test_who_is_awake(
 def test_to_be_awake_no_model_is_laid_over_more_gpus_than_it_needs() -> None:
     result = plan(gpus(24, 24, 24), ("a", 15), ("big", 34, {"residency": "cold"}), ("b", 8))
     assert [len(model.devices) for model in result.models] == [1, 2, 1]
+
+
+def test_a_gpu_that_is_filled_to_the_brim() -> None:
+    bare = {"overhead": 0, "rest": 0, "token": 0}
+    result = plan(gpus(16), ("a", 7.3, bare), ("b", 7.3, bare))
+    assert states(result) == {"a": "resident", "b": "resident"}
 
 
 def test_the_emptiest_gpu_is_taken() -> None:
@@ -118,8 +125,6 @@ def test_the_engines_get_what_the_plan_says() -> None:
 
 
 def test_a_model_of_another_runtime_is_planned_and_not_served() -> None:
-    from dataclasses import replace  # noqa: PLC0415
-
     other = replace(wish("b", 99, 1, runtime="transformers"), memory=None)
     result = make_plan(SHARE, "cuda", gpus(16), [wish("a", 5), other])
     assert [each.name for each in result.unserved] == ["b"]
@@ -152,6 +157,23 @@ def test_the_json() -> None:
     worker = tree["models"][0]["workers"][0]
     assert sum(term["bytes"] for term in worker["terms"]) == worker["awake_bytes"]
     assert all(term["source"] for term in worker["terms"])
+
+
+def test_on_demand_counts_what_comes_on_top_of_what_is_held_asleep() -> None:
+    result = plan(gpus(16), ("a", 7), ("b", 8))
+    [use] = result.uses()
+    segments = {(each.kind, each.model): each for each in segments_of(result, use)}
+    # Held asleep is half a GiB of each; no term of that name is there awake, so it comes off the last one.
+    assert segments["asleep", "a"].bytes == segments["asleep", "b"].bytes == GIB // 2
+    [on_demand] = [each for each in segments.values() if each.kind == "on demand"]
+    assert dict(on_demand.parts)["activation"] == GIB // 2
+    assert on_demand.bytes == use.on_demand
+    fixed = (Term("weights", 5, ""), Term("CUDA graphs", 2, ""), Term("runtime", 3, ""))
+    worker = WorkerPlan(0, fixed, (Term("runtime", 3, ""), Term("CUDA graphs", 1, "")), 4)
+    moved = replace(result.models[0], workers=(worker,), residency="warm")
+    alone = replace(result, models=(moved,))
+    parts = {each.kind: each.parts for each in segments_of(alone, alone.uses()[0])}
+    assert parts["on demand"] == (("weights", 5), ("KV cache", 4), ("CUDA graphs", 1))
 
 
 def test_the_terminal() -> None:

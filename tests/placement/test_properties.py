@@ -5,6 +5,7 @@ on up to three GPUs.
 """
 
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import permutations, product
@@ -268,14 +269,19 @@ def _holds(usable: Sequence[int], residencies: Sequence[str], chosen: Any) -> bo
 
 @pytest.mark.parametrize("links", [False, True])
 def test_as_many_as_the_largest_site_has(links: bool) -> None:
-    """64 GPUs and 200 models: in nodes, which no machine's speed changes. docs/placement.md has the time."""
+    """64 GPUs and 200 models: in nodes, which no machine's speed changes; docs/placement.md has the time.
+
+    The time is asked for generously: under a second where nothing else runs, and tests run beside each other.
+    """
     chance = random.Random(7)  # noqa: S311 - only so that it varies
     sizes = [chance.choice((2, 4, 7, 9, 14, 22, 40, 70, 130)) for _ in range(200)]
     models = [wish(f"m{at}", size, at) for at, size in enumerate(sizes)]
     machine = gpus(*[80] * 64, host=2000)
     if links:
         machine = replace(machine, links=_eight_by_eight())
+    start = time.monotonic()
     result = make_plan(SHARE, "cuda", machine, models)
+    assert time.monotonic() - start < 10
     assert len(result.models) == 200
     assert result.nodes <= 300_000
     assert sum(each.residency == "resident" for each in result.models) > 100

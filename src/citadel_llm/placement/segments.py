@@ -57,22 +57,22 @@ def extra(model: ModelPlan, worker: WorkerPlan) -> int:
 
 
 def _extra_parts(model: ModelPlan, worker: WorkerPlan) -> tuple[tuple[str, int], ...]:
-    held = {term.name: term.bytes for term in worker.asleep} if model.residency == "warm" else {}
-    parts = []
-    # What it holds asleep counts as the same terms awake; where those are smaller, as the next ones.
-    owed = 0
-    for name, size in reversed(worker.parts):
-        owed += held.pop(name, 0)  # type: ignore[call-overload]
-        taken = min(size, owed)
-        owed -= taken
-        if size > taken:
-            parts.append((name, size - taken))
-    # What is held under a name that is not among the parts awake.
-    rest = owed + sum(held.values())
+    """What it takes on top, by terms: those that it holds asleep count as the same terms awake."""
+    held: dict[str, int] = {}
+    if model.residency == "warm":
+        for term in worker.asleep:
+            held[term.name] = held.get(term.name, 0) + term.bytes
+    parts, rest = [], 0
+    for name, size in worker.parts:
+        here = held.pop(name, 0)
+        parts.append((name, max(0, size - here)))
+        rest += max(0, here - size)
+    rest += sum(held.values())
+    # What is held under no name that is there awake, is taken off from the end.
     shrunk = []
     for name, size in reversed(parts):
         taken = min(size, rest)
         rest -= taken
         if size > taken:
             shrunk.append((name, size - taken))
-    return tuple(shrunk)
+    return tuple(reversed(shrunk))
