@@ -194,6 +194,14 @@ def test_the_example_inventory(run: Run) -> None:
     assert tree["models"][0]["entry"] == "citadel_models[0]"
 
 
+def test_the_docs_show_what_the_command_says(run: Run, tmp_path: Path) -> None:
+    """When this fails, run the command in docs/placement.md anew, and put its output there."""
+    result = run("plan", "--inventory", EXAMPLE, "--svg", str(tmp_path / "plan.svg"))
+    assert result.output in (PROJECT / "docs" / "placement.md").read_text()
+    drawn = (PROJECT / "docs" / "images" / "plan-example.svg").read_text()
+    assert (tmp_path / "plan.svg").read_text() == drawn
+
+
 def inventory(folder: Path, hosts: int = 1, **variables: Any) -> str:
     (folder / "group_vars" / "all").mkdir(parents=True)
     tree: dict[str, Any] = {"citadel": {"hosts": {f"llm-{at}": {} for at in range(1, hosts + 1)}}}
