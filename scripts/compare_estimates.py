@@ -37,6 +37,7 @@ MODELS = (
     "mixtral-8x7b",
     "deepseek-v3",
 )
+HOST = Device("cpu", 0, "a host", 24 * GIB)
 # One request of a chat, and sixteen of a document.
 CHAT, DOCUMENT, REQUESTS = 4096, 16384, 16
 
@@ -107,8 +108,9 @@ def measured() -> str:
     rows = []
     for row in recorded("measured"):
         whole = memory(shape(row["shape"]) | row["changes"])
-        need = whole.on(Layout(row["tensor_parallel"]), H100)[0]
-        planned = need.asleep_bytes if row["term"] == "asleep" else term(need, row["term"])
+        need = whole.on(Layout(row["tensor_parallel"]), HOST if "CPU" in row["term"] else H100)[0]
+        whole_need = {"asleep": need.asleep_bytes, "engine on a CPU": need.fixed_bytes + GIB}
+        planned = whole_need.get(row["term"], term(need, row["term"]))
         numbers = (str(row["tensor_parallel"]), f"{row['gib']:.2f}", gib(planned))
         rows.append((row["term"], *numbers, row["name"], row["source"]))
     return table(("term", "GPUs", "measured", "planned", "model or architecture", "source"), rows, left=2)

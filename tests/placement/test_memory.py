@@ -97,6 +97,11 @@ class TestOnTheCpu:
         assert whole - activation == pytest.approx(3.4e9, rel=0.01)
         assert activation < 0.3 * GIB
 
+    @pytest.mark.parametrize("row", measured("engine on a CPU"))
+    def test_an_engine_takes_no_more_than_planned(self, row: dict[str, Any]) -> None:
+        (need,) = memory(row["shape"], "cpu").on(Layout(), HOST)
+        assert row["gib"] <= (need.fixed_bytes + GIB) / GIB <= row["gib"] + 0.7
+
     def test_nothing_sleeps(self) -> None:
         (need,) = memory("smollm2-135m", "cpu").on(Layout(), HOST)
         assert need.asleep == ()
@@ -105,9 +110,22 @@ class TestOnTheCpu:
         assert memory("smollm2-135m", "cpu").layouts(1) == (Layout(),)
         assert memory("smollm2-135m", "cpu").layouts(3) == ()
 
-    def test_blocks_have_32_tokens(self) -> None:
+    def test_blocks_have_128_tokens(self) -> None:
         (need,) = memory("smollm2-135m", "cpu").on(Layout(), HOST)
-        assert need.kv.bytes_for(1) == 2 * 32 * 23040
+        assert need.kv.bytes_for(1) == 2 * 128 * 23040
+
+    @pytest.mark.parametrize(
+        ("name", "tokens", "requests"), [("smollm2-135m", 46_592, 22.75), ("gemma-3-1b", 35_544, 17.36)]
+    )
+    def test_what_an_engine_said_of_1_gib(self, name: str, tokens: int, requests: float) -> None:
+        # vLLM 0.32 for CPUs with VLLM_CPU_KVCACHE_SPACE=1 and max_model_len 2048, as it logged them. It counts
+        # the block that stays empty among its blocks.
+        (need,) = memory(name, "cpu").on(Layout(), HOST)
+        request = need.kv.bytes_for(2048, 2) - need.kv.bytes_for(2048)
+        block = need.kv.bytes_for(2048) - request
+        blocks, each = GIB // block, request // block
+        assert blocks / each == pytest.approx(requests, abs=0.005)
+        assert int(blocks / each * 2048) == tokens
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from .weights_quantization import (
 
 # Tokens of a block that the attention backends of a build want: `get_supported_kernel_block_sizes` of vLLM
 # 0.33.
-_BLOCK_TOKENS = {"cuda": 16, "cpu": 32}
+_BLOCK_TOKENS = {"cuda": 16, "cpu": 128}
 _LATENT_BLOCK_TOKENS = {"cuda": 128, "cpu": 16}
 
 
@@ -101,11 +101,11 @@ class EngineMemory:
                 self.architecture, layout, device, self.dtype_bytes, stage=stage, eager=self.eager
             )
             stays = asleep(terms) if device.kind == "cuda" else ()
-            need = RankNeed((self._weights_term(layout, stage), *terms), stays, kv)
+            need = RankNeed((self._weights_term(layout, stage, device), *terms), stays, kv)
             needs += [need] * layout.tensor_parallel
         return tuple(needs)
 
-    def _weights_term(self, layout: Layout, stage: int) -> Term:
+    def _weights_term(self, layout: Layout, stage: int, device: Device) -> Term:
         size = self.weights.on_rank(layout, stage)
         source = self.weights.source
         if layout.devices > 1:
@@ -113,7 +113,10 @@ class EngineMemory:
         absorbed = self.weights.absorbed_on_rank(layout, stage)
         if absorbed:
             source += "; with the matrices that latent attention makes of them"
-        return Term("weights", size + absorbed, source)
+        packed = self.weights.packed_tables() if device.kind == "cpu" else 0
+        if packed:
+            source += "; with the vocabulary's tables packed for the CPU, beside themselves"
+        return Term("weights", size + absorbed + packed, source)
 
     def _splits(self, tensor_parallel: int) -> bool:
         whole = self.architecture

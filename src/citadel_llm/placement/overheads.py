@@ -52,12 +52,11 @@ _OUTSIDE_PIPELINE = int(0.07 * GIB)
 # vLLM looks first.
 _NCCL = 2 * 32 * 4 * MIB
 
-# The CPU build with SmolLM2-135M and 1 GiB of KV cache: API server 0.7 GB, core 0.6, worker 2.1. The
-# worker's share without its cache and its 0.25 GiB of weights is 0.7 GiB, of which PyTorch's libraries are
-# most.
+# The CPU build with SmolLM2-135M and 1 GiB of KV cache: API server 0.7 GB, core 0.6, worker 2.1. What the
+# worker has without its cache, its weights and their packed table is PyTorch and vLLM themselves.
 _CPU_API = int(0.7e9)
 _CPU_CORE = int(0.6e9)
-_CPU_WORKER = int(2.1e9) - 1 * GIB - 269_030_016
+_CPU_WORKER = int(2.1e9) - 1 * GIB - 269_030_016 - 49_152 * 576 * 2
 
 
 @dataclass(frozen=True)

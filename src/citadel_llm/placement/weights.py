@@ -76,6 +76,15 @@ class Weights:
                 made += sum(tensor.elements for tensor in layer.tensors if tensor.name == "kv_b_proj")
         return math.ceil(made * self.scheme.dtype_bytes / layout.tensor_parallel)
 
+    def packed_tables(self) -> int:
+        """What vLLM for CPUs keeps of embedding and head a second time, packed for its matrix products.
+
+        Other matrices are replaced by their packed form, these are not (0.32, vocab_parallel_embedding.py:
+        dispatch_cpu_unquantized_gemm with remove_weight=False).
+        """
+        tables = (t for t in (*self.architecture.first, *self.architecture.last) if t.split == "vocabulary")
+        return math.ceil(sum(self.scheme.bytes_of(table) for table in tables if table.columns > 1))
+
     def _layer_share(self, index: int, tensor_parallel: int) -> float:
         """What a rank holds of a layer, by its stored size."""
         whole = held = 0.0
