@@ -118,8 +118,8 @@ class TestOnTheCpu:
         ("name", "tokens", "requests"), [("smollm2-135m", 46_592, 22.75), ("gemma-3-1b", 35_544, 17.36)]
     )
     def test_what_an_engine_said_of_1_gib(self, name: str, tokens: int, requests: float) -> None:
-        # vLLM 0.32 for CPUs with VLLM_CPU_KVCACHE_SPACE=1 and max_model_len 2048, as it logged them. It counts
-        # the block that stays empty among its blocks.
+        # vLLM 0.32 for CPUs with VLLM_CPU_KVCACHE_SPACE=1 and max_model_len 2048, as it logged. It counts the
+        # block that stays empty among its blocks.
         (need,) = memory(name, "cpu").on(Layout(), HOST)
         request = need.kv.bytes_for(2048, 2) - need.kv.bytes_for(2048)
         block = need.kv.bytes_for(2048) - request
