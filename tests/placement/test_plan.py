@@ -68,6 +68,9 @@ def test_the_emptiest_gpu_is_taken() -> None:
     assert {model.devices for model in result.models} == {(0,), (1,)}
     result = plan(gpus(16, 80, 16), ("a", 3))
     assert result.models[0].devices == (1,)
+    # A card of its own before a share of the largest.
+    result = plan(gpus(16, 80), ("a", 7), ("b", 3))
+    assert [model.devices for model in result.models] == [(1,), (0,)]
 
 
 def test_the_first_of_the_catalogue_gets_its_context_first() -> None:

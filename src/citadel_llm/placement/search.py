@@ -166,13 +166,13 @@ class Search:
             for option in self._options(index):
                 yield from self._seats(option, residency, state, ())
             return
-        # Of several kinds of device the emptiest, whichever kind it is of.
+        # Of several kinds of device one that nothing is on yet, else the emptiest, whichever kind it is of.
         for layout, same in groupby(self._options(index), key=lambda option: option.layout):
             seats = (seat for option in same for seat in self._seats(option, residency, state, ()))
             if layout.devices > 1:
                 yield from seats
             else:
-                yield from sorted(seats, key=lambda seat: -self._left(seat, state, residency))
+                yield from sorted(seats, key=lambda seat: self._fullness(seat, state, residency))
 
     def _options(self, index: int) -> Iterator[Option]:
         options = self._demands[index].options()
@@ -182,9 +182,10 @@ class Search:
         # They come with the fewest devices first.
         return takewhile(lambda option: option.layout.devices <= most, options)
 
-    def _left(self, place: Place, state: State, residency: Residency) -> int:
-        awake, asleep = place.option.awake[0], place.option.asleep[0]
-        return state.left(place.positions[0], awake, asleep, residency)
+    def _fullness(self, place: Place, state: State, residency: Residency) -> tuple[bool, int]:
+        awake, asleep, position = place.option.awake[0], place.option.asleep[0], place.positions[0]
+        used = state.base[position] + state.swing[position] > 0
+        return used, -state.left(position, awake, asleep, residency)
 
     def order(self) -> list[int]:
         """The pinned first, then by what one device must hold of them."""
