@@ -16,6 +16,7 @@ from citadel_llm.placement.calibration import Measurement
 Plans = dict[str, dict[str, Any]]
 
 ENGINE_PYTHON = "/opt/citadel/envs/engine/bin/python"
+SCRIPTS = ("measure_published_models", "measure_kv_cache")
 # vLLM's KV cache on the CPU is dealt out in blocks of so many tokens.
 CPU_BLOCK = 128
 # Of SmolLM2's published shape: keys and values of 30 layers with 3 heads of 64 numbers in bfloat16.
@@ -77,9 +78,10 @@ def test_the_weights_are_as_many_as_the_plan_reckoned(host: Host, planned: Plans
 
 @pytest.fixture
 def published(host: Host) -> Iterator[str]:
-    """The published shapes and the script that builds them, on the host: where it is."""
+    """Where published shapes and the scripts that ask torch and vLLM about them are, on the host."""
     folder = "/var/tmp/citadel-published"  # noqa: S108 - the lab host's own
-    for what in ("scripts/measure_published_models.py", "tests/placement/published"):
+    scripts = [f"scripts/{script}.py" for script in SCRIPTS]
+    for what in (*scripts, "tests/placement/published"):
         copied = host.ansible(
             "ansible.builtin.copy", f"src={PROJECT / what} dest={folder}/", check=False, become=True
         )
@@ -88,12 +90,12 @@ def published(host: Host) -> Iterator[str]:
     host.ansible("ansible.builtin.file", f"path={folder} state=absent", check=False, become=True)
 
 
-def test_models_built_from_their_published_shapes_are_as_recorded(host: Host, published: str) -> None:
-    command = (
-        f"{ENGINE_PYTHON} {published}/measure_published_models.py --check --published {published}/published"
-    )
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_what_published_models_are_held_to_is_as_recorded(host: Host, published: str, script: str) -> None:
+    """In the engine's environment: models on torch's meta device, and vLLM's own classes for KV caches."""
+    command = f"{ENGINE_PYTHON} {published}/{script}.py --check --published {published}/published"
     with host.sudo():
-        said = host.check_output(f"env HF_HUB_OFFLINE=1 {command}")
+        said = host.check_output(f"env HF_HUB_OFFLINE=1 {command}").splitlines()[-1]
     right, all_of_them = (int(word) for word in said.split()[:3:2])
     assert right == all_of_them >= 20
 
