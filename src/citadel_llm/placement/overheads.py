@@ -1,6 +1,7 @@
 """What an engine takes besides weights and KV cache, term by term, each with its source.
 
-Estimates, on the safe side: what an engine really took, its host keeps for the next plan (`calibration`). Where they come from, and how they stand beside what others measured: docs/placement-arithmetic.md.
+Estimates, on the safe side: what an engine really took, its host keeps for the next plan (`calibration`).
+Where they come from, and how they stand beside what others measured: docs/placement-arithmetic.md.
 """
 
 import math
