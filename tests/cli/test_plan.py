@@ -123,6 +123,8 @@ def test_what_was_measured_stands_beside_what_was_predicted(run: Run, report: Pa
         pipeline_parallel_size=2,
         vllm="0.33.0",
         weights=7 * 2**30,
+        kv_cache=2**30,
+        total=9 * 2**30,
     )
     (tmp_path / "measured" / "qwen").mkdir(parents=True)
     (tmp_path / "measured" / "qwen" / "measured.json").write_text(found.dump())
@@ -130,7 +132,13 @@ def test_what_was_measured_stands_beside_what_was_predicted(run: Run, report: Pa
     assert "qwen, predicted beside measured:" in result.output
     assert "weights  7.1 GiB    7.0 GiB" in result.output
     tree = json.loads(run("plan", "--report", str(report), "--json").output)
-    assert tree["measured"]["qwen"][0]["measured_bytes"] == 7 * 2**30
+    weights, in_all = tree["measured"]["qwen"]
+    assert (weights["term"], weights["measured_bytes"]) == ("weights", 7 * 2**30)
+    assert (in_all["term"], in_all["measured_bytes"]) == ("in all", 9 * 2**30)
+    terms = {term["name"]: term["bytes"] for term in tree["models"][0]["workers"][0]["terms"]}
+    # As the arithmetic has it, whatever the plan took instead.
+    others = sum(terms[name] for name in ("activation", "CUDA graphs", "communication"))
+    assert in_all["predicted_bytes"] > weights["predicted_bytes"] + 2**30 + others
 
 
 @pytest.mark.parametrize(

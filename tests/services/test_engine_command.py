@@ -74,6 +74,11 @@ def test_what_the_plan_decided_goes_over_what_the_catalogue_wishes() -> None:
     assert environment(host, host.models[0], {})["CUDA_VISIBLE_DEVICES"] == "1,2"
 
 
+def test_a_model_that_keeps_no_cache_is_given_none() -> None:
+    host = settings("cuda", plan=PLAN | {"kv_cache_bytes": 0})
+    assert "--kv-cache-memory-bytes" not in arguments(host, host.models[0])
+
+
 def test_the_plan_sizes_the_cpu_s_cache() -> None:
     host = settings(
         "cpu", plan=PLAN | {"gpus": [], "pipeline_parallel_size": 1, "gpu_memory_utilization": None}

@@ -106,6 +106,7 @@ class ActionModule(ActionBase):
         from citadel_llm.config import Layers, validate  # noqa: PLC0415
         from citadel_llm.placement.calibration import Measurement  # noqa: PLC0415
         from citadel_llm.placement.terms import PlacementError  # noqa: PLC0415
+        from citadel_llm.placement.text import plan_text  # noqa: PLC0415
         from citadel_llm.placement.wishes import of_the_hub  # noqa: PLC0415
 
         known = task_vars or {}
@@ -129,13 +130,10 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(_listed(str(fault) for fault in error.faults)) from None
         except PlacementError as error:
             raise AnsibleActionFail(f"{in_the_inventorys_words(str(error))}\nNothing was changed.") from None
-        table = short_table(settings, deployment.plans)
-        if deployment.fresh is not None:
-            table += [
-                in_the_inventorys_words(f"{model.name}: {warning}")
-                for model in deployment.fresh.models
-                for warning in model.warnings
-            ]
+        if deployment.fresh is None:
+            table = ["The deployed plan is kept:", *short_table(settings, deployment.plans)]
+        else:
+            table = in_the_inventorys_words(plan_text(deployment.fresh)).splitlines()
         result |= {
             "changed": False,
             "models": planned(plain(variables["citadel_models"]), deployment.plans),

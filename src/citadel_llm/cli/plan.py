@@ -75,7 +75,7 @@ def plan(  # noqa: PLR0917 - typer makes an option of each
             source.settings.placement,
             source.settings.engine.build,
             source.machine,
-            calibrate(source.wishes, source.measured),
+            calibrate(source.wishes, source.measured, source.settings.engine.build),
         )
     except PlacementRefusedError as error:
         if as_json:
@@ -178,16 +178,28 @@ def _comparison(rows: list[dict[str, Any]]) -> str:
 
 
 def _measured(source: "Source", model: "ModelPlan") -> list[dict[str, Any]]:
-    """The terms that were measured where the model is placed, beside the arithmetic's."""
+    """What an engine's start took where the model is placed, beside what the arithmetic says."""
+    from citadel_llm.placement.calibration import measurements_of  # noqa: PLC0415
+
     wish = next(each for each in source.wishes if each.model.name == model.name)
-    device = next(each for each in source.machine.devices if each.index == model.devices[0])
-    if wish.memory is None:
+    device = next(each for each in source.machine.devices if each.index == model.workers[0].device)
+    known = measurements_of(wish.model, source.measured)
+    found = next((each for each in known if each.fits(model.layout, device)), None)
+    if wish.memory is None or found is None:
         return []
-    predicted = {term.name: term.bytes for term in wish.memory.on(model.layout, device)[0].fixed}
+    # The arithmetic's own, whether or not the plan goes by what was measured.
+    [need, *_] = wish.memory.on(model.layout, device)
+    predicted: dict[str, int] = {term.name: term.bytes for term in need.fixed}
+    taken = {
+        "weights": found.weights,
+        "CUDA graphs": found.cuda_graphs,
+        "in all": found.total,
+    }
+    predicted["in all"] = need.fixed_bytes + (found.kv_cache or 0)
     return [
-        {"term": term.name, "predicted_bytes": predicted.get(term.name, 0), "measured_bytes": term.bytes}
-        for term in model.workers[0].fixed
-        if term.source.startswith("measured")
+        {"term": name, "predicted_bytes": predicted.get(name, 0), "measured_bytes": size}
+        for name, size in taken.items()
+        if size is not None
     ]
 
 

@@ -1,11 +1,12 @@
 """What engines took when they really ran: kept on their host, and used by the next plan."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 from citadel_llm.config import Model
+from citadel_llm.placement.numbers import Numbers
 from citadel_llm.placement.options import Wish
 from citadel_llm.placement.terms import Device, Layout, ModelMemory, RankNeed, Term, TermName
 
@@ -46,6 +47,10 @@ class Measurement:
     def layout(self) -> Layout:
         """How it was laid out."""
         return Layout(self.tensor_parallel_size, self.pipeline_parallel_size)
+
+    def fits(self, layout: Layout, device: Device) -> bool:
+        """Whether it was made with this layout on such a device."""
+        return self.layout == layout and self.device == ("cpu" if device.kind == "cpu" else device.name)
 
     def dump(self) -> str:
         """Write it down, with the format's number."""
@@ -121,29 +126,46 @@ class Calibrated:
     def on(self, layout: Layout, device: Device) -> tuple[RankNeed, ...]:
         """What each worker needs: measured where this layout ran on such a device."""
         needs = self.estimate.on(layout, device)
-        name = "cpu" if device.kind == "cpu" else device.name
-        for each in self.measured:
-            if each.layout == layout and each.device == name:
-                return tuple(_calibrate(need, each) for need in needs)
-        return needs
+        found = next((each for each in self.measured if each.fits(layout, device)), None)
+        return needs if found is None else tuple(_calibrate(need, found) for need in needs)
 
 
-def calibrate(wishes: Iterable[Wish], measured: Iterable[Measurement], vllm: str | None = None) -> list[Wish]:
-    """The wishes with what was measured for them.
+def calibrate(
+    wishes: Iterable[Wish],
+    measured: Iterable[Measurement],
+    build: Literal["cuda", "cpu"],
+    vllm: str | None = None,
+) -> list[Wish]:
+    """The wishes with what was measured for them, also where a refusal tries them otherwise.
 
     Args:
         wishes: The models.
         measured: What the host's engines have measured.
+        build: The engine's build.
         vllm: The version that will run; measurements of another do not count. Any, when absent.
     """
     known = [each for each in measured if vllm in (None, each.vllm)]
-    return [_with(wish, known) for wish in wishes]
+
+    def calibrated(wish: Wish) -> Wish:
+        def remake(model: Model, numbers: Numbers) -> ModelMemory:
+            return _with(wish.remade(model, numbers, build), model, known)
+
+        if wish.memory is None:
+            return wish
+        return replace(wish, memory=_with(wish.memory, wish.model, known), remake=remake)
+
+    return [calibrated(wish) for wish in wishes]
 
 
-def _with(wish: Wish, known: Sequence[Measurement]) -> Wish:
-    variant = variant_of(wish.model)
-    mine = tuple(each for each in known if (each.model, each.variant) == (wish.model.name, variant))
-    return replace(wish, memory=Calibrated(wish.memory, mine)) if mine and wish.memory else wish
+def measurements_of(model: Model, known: Iterable[Measurement]) -> tuple[Measurement, ...]:
+    """Those of one model as its entry describes it."""
+    variant = variant_of(model)
+    return tuple(each for each in known if (each.model, each.variant) == (model.name, variant))
+
+
+def _with(estimate: ModelMemory, model: Model, known: Iterable[Measurement]) -> ModelMemory:
+    mine = measurements_of(model, known)
+    return Calibrated(estimate, mine) if mine else estimate
 
 
 def _calibrate(need: RankNeed, measured: Measurement) -> RankNeed:

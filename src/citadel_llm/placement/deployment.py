@@ -112,7 +112,8 @@ def deploy(
     served = {model.name for model in settings.served_models}
     if not replan and made_from == deployed.made_from and served == set(deployed.plans):
         return Deployment(made_from, deployed.plans, None)
-    plan = make_plan(settings.placement, settings.engine.build, machine, calibrate(wishes, measured, vllm))
+    build = settings.engine.build
+    plan = make_plan(settings.placement, build, machine, calibrate(wishes, measured, build, vllm))
     return Deployment(made_from, plan.engine_plans(), plan)
 
 

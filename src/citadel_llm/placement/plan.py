@@ -207,7 +207,7 @@ class Plan:
                 "usable_bytes": self.host_budget,
                 "asleep_bytes": self.host_asleep,
             },
-            "models": [_model_json(model) for model in self.models],
+            "models": [_model_json(model, self.build) for model in self.models],
             "not_served": [
                 {"name": each.name, "entry": each.entry, "reason": each.reason} for each in self.unserved
             ],
@@ -252,12 +252,12 @@ def _use_json(use: DeviceUse) -> Mapping[str, Any]:
     }
 
 
-def _model_json(model: ModelPlan) -> Mapping[str, Any]:
+def _model_json(model: ModelPlan, build: str) -> Mapping[str, Any]:
     return {
         "name": model.name,
         "entry": model.entry,
         "residency": model.residency,
-        "gpus": list(model.devices),
+        "gpus": [] if build == "cpu" else list(model.devices),
         "tensor_parallel_size": model.layout.tensor_parallel,
         "pipeline_parallel_size": model.layout.pipeline_parallel,
         "max_model_len": model.context,

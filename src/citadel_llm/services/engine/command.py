@@ -50,7 +50,8 @@ def _placed(settings: Settings, model: Model) -> list[str]:
         if plan is not None and plan.gpu_memory_utilization is not None:
             # How much is the cache's is said outright; the share is what vLLM wants free before it starts.
             words += ["--gpu-memory-utilization", str(plan.gpu_memory_utilization)]
-            words += ["--kv-cache-memory-bytes", str(plan.kv_cache_bytes)]
+            # A model that only reads keeps no cache.
+            words += ["--kv-cache-memory-bytes", str(plan.kv_cache_bytes)] if plan.kv_cache_bytes else []
         elif engine.kv_cache_gib is not None:
             words += ["--kv-cache-memory-bytes", str(engine.kv_cache_gib * _GIB)]
     if context is not None:
