@@ -138,6 +138,16 @@ def test_gpus_match_what_the_model_is_split_over(
         load(folder)
 
 
+def test_what_was_planned_goes_over_what_was_wished(write_layers: WriteLayers) -> None:
+    plan = "plan: {residency: cold, gpus: [1], max_model_len: 4096, kv_cache_bytes: 1}"
+    wish = f"engine: {{gpus: [0], max_model_len: 8192}}, {plan}"
+    folder = write_layers(**{"global/a": "environment: staging", "services/b": MODEL % wish})
+    [model] = load(folder).models
+    assert (model.gpus, model.max_model_len, model.on_demand) == ((1,), 4096, True)
+    [model] = load(write_layers(**{"services/b": MODEL % "engine: {gpus: [0], max_model_len: 8192}"})).models
+    assert (model.gpus, model.max_model_len, model.on_demand) == ((0,), 8192, False)
+
+
 def test_no_message_shows_a_password(write_layers: WriteLayers) -> None:
     folder = write_layers(
         **{

@@ -330,6 +330,11 @@ class Model(_Part):
         """Indices of the GPUs that it runs on."""
         return self.plan.gpus if self.plan else self.engine.gpus
 
+    @property
+    def max_model_len(self) -> int | None:
+        """Longest context in tokens that it is served with; none where neither plan nor catalogue says."""
+        return self.plan.max_model_len if self.plan else self.engine.max_model_len
+
     def socket(self, run_dir: Path) -> Path:
         """The unix socket on which its engine answers."""
         return run_dir / "engines" / f"{self.name}.sock"

@@ -38,7 +38,7 @@ class ModelCard(BaseModel):
     owned_by: str = "citadel"
     aliases: list[str] = Field(description="Other names for the same model.")
     task: Literal["generate", "embed"] = Field(description="Whether it writes text or gives embeddings.")
-    max_model_len: int | None = Field(description="Longest context in tokens, if the site limits it.")
+    max_model_len: int | None = Field(description="Longest context in tokens, where the site says.")
     state: Literal["up", "down", "unknown"] = Field(description="Whether its engine answers.")
 
 
@@ -73,6 +73,6 @@ def _card(engine: Engine, state: State) -> ModelCard:
         created=state["started"],
         aliases=list(model.aliases),
         task=model.task,
-        max_model_len=model.engine.max_model_len,
+        max_model_len=model.max_model_len,
         state=engine.state,
     )

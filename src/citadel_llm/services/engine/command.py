@@ -42,10 +42,9 @@ def _placed(settings: Settings, model: Model) -> list[str]:
     """What the plan decided. Without one, what the catalogue wishes, and vLLM takes the rest."""
     engine, plan = model.engine, model.plan
     tensor, pipeline = engine.tensor_parallel_size or 1, engine.pipeline_parallel_size or 1
-    context = engine.max_model_len
     words = []
     if plan is not None:
-        tensor, pipeline, context = plan.tensor_parallel_size, plan.pipeline_parallel_size, plan.max_model_len
+        tensor, pipeline = plan.tensor_parallel_size, plan.pipeline_parallel_size
     if settings.engine.build == "cuda":
         if plan is not None and plan.gpu_memory_utilization is not None:
             # How much is the cache's is said outright; the share is what vLLM wants free before it starts.
@@ -54,8 +53,8 @@ def _placed(settings: Settings, model: Model) -> list[str]:
             words += ["--kv-cache-memory-bytes", str(plan.kv_cache_bytes)] if plan.kv_cache_bytes else []
         elif engine.kv_cache_gib is not None:
             words += ["--kv-cache-memory-bytes", str(engine.kv_cache_gib * _GIB)]
-    if context is not None:
-        words += ["--max-model-len", str(context)]
+    if model.max_model_len is not None:
+        words += ["--max-model-len", str(model.max_model_len)]
     sizes = ["--tensor-parallel-size", str(tensor), "--pipeline-parallel-size", str(pipeline)]
     if engine.kv_cache_dtype != "auto":
         words += ["--kv-cache-dtype", engine.kv_cache_dtype]
