@@ -162,4 +162,5 @@ def test_every_item_has_a_check_and_every_check_an_item() -> None:
 def test_knows_what_belongs_to_a_site(site: Site) -> None:
     assert [model["name"] for model in site.served_models] == ["a", "rests", "b"]
     assert site.engines == ["citadel-engine@a.service", "citadel-engine@b.service"]
+    assert site.engines_on_demand == ["citadel-engine@rests.service"]
     assert site.writing_model == "b"

@@ -37,7 +37,8 @@ def run_site(
         cmdline=arguments,
         quiet=True,
     )
-    assert run.rc == 0, run.stdout.read()[-3000:]
+    with run.stdout as said:
+        assert run.rc == 0, said.read()[-6000:]
     return {outcome: hosts.get(hostname, 0) for outcome, hosts in run.stats.items()}
 
 

@@ -54,8 +54,11 @@ def check_health(host: Host, site: Site, evidence: Evidence, not_proven: NotProv
 @pytest.mark.item("006", "Service lifecycle management created")
 def check_lifecycle(host: Host, site: Site, evidence: Evidence) -> None:
     statuses = json.loads(said(host, f"runuser --login {site.user} --command 'citadel status --json'"))
-    assert {status["unit"] for status in statuses} == set(site.services) - {"citadel.target"}
-    assert {status["state"] for status in statuses} == {"running"}
+    states = {status["unit"]: status["state"] for status in statuses}
+    assert set(states) == {"citadel-gateway.service", *site.engines, *site.engines_on_demand}
+    always = {unit: state for unit, state in states.items() if unit not in site.engines_on_demand}
+    assert set(always.values()) == {"running"}, always
+    assert {states[unit] for unit in site.engines_on_demand} <= {"running", "stopped"}, states
     evidence(", ".join(f"{status['name']} {status['state']}" for status in statuses))
 
 

@@ -54,6 +54,12 @@ class Site:
         return [f"citadel-engine@{model['name']}.service" for model in self.resident_models]
 
     @property
+    def engines_on_demand(self) -> list[str]:
+        """The units of the engines that run only when somebody starts them."""
+        named = [f"citadel-engine@{model['name']}.service" for model in self.served_models]
+        return [unit for unit in named if unit not in self.engines]
+
+    @property
     def services(self) -> list[str]:
         """All units that must run."""
         return ["citadel.target", "citadel-gateway.service", *self.engines]
