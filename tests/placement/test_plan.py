@@ -8,7 +8,7 @@ import pytest
 from citadel_llm.config.schema import EnginePlan, Placement
 from citadel_llm.placement.devices import machine_of_host
 from citadel_llm.placement.plan import Plan, WorkerPlan
-from citadel_llm.placement.planner import make_plan
+from citadel_llm.placement.planner import make_plan, must_be_free
 from citadel_llm.placement.refusal import PlacementRefusedError
 from citadel_llm.placement.segments import segments_of
 from citadel_llm.placement.terms import GIB, MIB, Term
@@ -111,7 +111,6 @@ def test_a_model_that_was_made_for_less_than_the_least_context() -> None:
 def test_the_engines_get_what_the_plan_says() -> None:
     result = plan(gpus(16, 16), ("a", 20, {"engine": {"max_model_len": 2048}}))
     [model] = result.models
-    worker = model.workers[0]
     assert result.engine_plans() == {
         "a": EnginePlan(
             residency="resident",
@@ -123,8 +122,19 @@ def test_the_engines_get_what_the_plan_says() -> None:
             gpu_memory_utilization=model.gpu_memory_utilization,
         )
     }
-    assert model.gpu_memory_utilization is not None
-    assert 0 <= model.gpu_memory_utilization - worker.awake_bytes / (16 * GIB) < 1e-4
+
+
+def test_what_must_be_free_is_what_vllm_takes_after_it_has_looked() -> None:
+    # Without the context that it has made by then, and of the stage that takes the least: its GPU may be the
+    # one with the least left.
+    result = plan(gpus(16, 16), ("a", 20, {"engine": {"max_model_len": 2048}}))
+    [model] = result.models
+    first, last = model.workers
+    lighter = replace(first, fixed=(*first.fixed, Term("runtime", GIB, "")))
+    heavier = replace(last, fixed=(*last.fixed, Term("weights", GIB, "")))
+    share = must_be_free([lighter, heavier], result.machine.devices)
+    assert 0 <= (lighter.awake_bytes - GIB) / (16 * GIB) - share < 1e-4
+    assert must_be_free([replace(first, fixed=(), kv_cache=0)], result.machine.devices[:1]) == 1e-4
 
 
 def test_a_model_of_another_runtime_is_planned_and_not_served() -> None:

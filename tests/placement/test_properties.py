@@ -107,11 +107,16 @@ def test_never_over_a_devices_or_the_hosts_memory(case: tuple[Machine, list[Wish
         share = model.gpu_memory_utilization
         assert share is not None
         for worker in model.workers:
-            memory = result.machine.devices[worker.device].memory
-            assert worker.awake_bytes <= share * memory
-            assert share - 1e-4 <= max(
-                each.awake_bytes / result.machine.devices[each.device].memory for each in model.workers
+            device = result.machine.devices[worker.device]
+            # What vLLM's look at a GPU says when all that may be there is there already.
+            made = sum(term.bytes for term in worker.fixed if term.name in ("runtime", "communication"))
+            others = sum(
+                each.awake_bytes if other.residency == "resident" else each.asleep_bytes
+                for other in result.models
+                if other is not model and other.residency != "cold"
+                for each in other.on(worker.device)
             )
+            assert share * device.memory <= max(result.usable(device) - others - made, device.memory / 10_000)
 
 
 @MANY

@@ -11,7 +11,7 @@ from citadel_llm.placement.plan import ModelPlan, Plan, Residency, Unserved, Wor
 from citadel_llm.placement.search import Arrangement, Budget, Search, state_of
 from citadel_llm.placement.slots import Slots, slots_of
 from citadel_llm.placement.spare import Share, share_out
-from citadel_llm.placement.terms import PlacementError
+from citadel_llm.placement.terms import Device, PlacementError
 
 # Nodes of the search: one is one device tried for one worker. Chosen so that 200 models on 64 GPUs are
 # planned in under a second, and that everything is tried for the few models and GPUs of most servers.
@@ -21,6 +21,8 @@ NODES_IN_ALL = 100_000  # for all of these together
 NODES_FOR_ONE = 2_000  # to find a place for one model where the others stay
 _NO_ENGINE = "not served here: this release has no engine for runtime transformers"
 _UTILIZATION_STEPS = 10_000
+# What is taken already when vLLM 0.33 looks at how much is free (v1/worker/gpu_worker.py, init_device).
+_BEFORE_VLLM_LOOKS = frozenset({"runtime", "communication"})
 
 
 @dataclass
@@ -220,6 +222,20 @@ def _spread(problem: Problem, residencies: list[Residency], most: list[int]) -> 
     return found
 
 
+def must_be_free(workers: Sequence[WorkerPlan], devices: Sequence[Device]) -> float:
+    """The share of a GPU that vLLM is to find free when it looks (v1/worker/utils.py, request_memory).
+
+    It looks when CUDA's context and NCCL's buffers are made, so what it takes after that, rounded down. One
+    share holds for all workers: that of the one that takes the least, or another's GPU with more on it would
+    be refused although everything fits. The KV cache's size does not come from it.
+    """
+    shares = []
+    for worker, device in zip(workers, devices, strict=True):
+        before = sum(term.bytes for term in worker.fixed if term.name in _BEFORE_VLLM_LOOKS)
+        shares.append((worker.awake_bytes - before) / device.memory)
+    return max(1, math.floor(min(shares) * _UTILIZATION_STEPS)) / _UTILIZATION_STEPS
+
+
 def _model_plan(problem: Problem, share: Share, why: tuple[str, ...], warnings: tuple[str, ...]) -> ModelPlan:
     option, wish = share.place.option, share.demand.wish
     devices = [problem.slots.devices[position] for position in share.place.positions]
@@ -227,8 +243,6 @@ def _model_plan(problem: Problem, share: Share, why: tuple[str, ...], warnings: 
         WorkerPlan(device.index, need.fixed, need.asleep, share.kv_cache)
         for device, need in zip(devices, option.needs, strict=True)
     )
-    taken = max(worker.awake_bytes / device.memory for worker, device in zip(workers, devices, strict=True))
-    utilization = min(1.0, math.ceil(taken * _UTILIZATION_STEPS) / _UTILIZATION_STEPS)
     return ModelPlan(
         name=wish.model.name,
         entry=wish.entry,
@@ -238,7 +252,7 @@ def _model_plan(problem: Problem, share: Share, why: tuple[str, ...], warnings: 
         context=share.context,
         requests=share.requests(),
         kv_cache=share.kv_cache,
-        gpu_memory_utilization=None if problem.build == "cpu" else utilization,
+        gpu_memory_utilization=None if problem.build == "cpu" else must_be_free(workers, devices),
         parameters=share.demand.memory.parameters,
         weight_bytes=share.demand.memory.weight_bytes,
         quantization=share.demand.memory.quantization,
