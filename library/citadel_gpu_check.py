@@ -42,6 +42,11 @@ options:
       mig:
         description: Whether MIG must be on, or off. A GPU that cannot be divided counts as off.
         type: bool
+      fabric:
+        description: >-
+          With C(false), GPUs behind NVSwitch need not have been joined by the fabric manager. Otherwise they
+          must with an O(engine_build) of C(cuda), for CUDA does not start without.
+        type: bool
       nvlink:
         description: With C(true), each pair must be joined by NVLink.
         type: bool
@@ -158,26 +163,26 @@ def numbers(version: str) -> tuple[int, ...]:
 
 def check_gpus(wanted: Facts, facts: Facts, engine_build: str, own_units: str) -> Iterator[Finding]:
     """Yield the findings on the GPUs: their number, each one, and the links between them."""
-    least = wanted.get("count")
-    yield from _count(int(engine_build == "cuda") if least is None else least, facts)
+    yield from _count(wanted.get("count"), facts, engine_build)
     for gpu in facts["gpus"]:
         for kind, found, limit, met, remedy in _one_gpu(wanted, gpu):
             yield Finding(f"GPU {gpu['index']} {kind}", found, limit, met, remedy)
+        if gpu.get("fabric") and wanted.get("fabric") is not False and engine_build == "cuda":
+            yield _fabric(gpu)
         if wanted.get("other_processes_mib") is not None:
             yield _processes(gpu, wanted["other_processes_mib"], own_units)
     yield from _links(wanted, facts)
 
 
-def _count(least: int, facts: Facts) -> Iterator[Finding]:
-    gpus = facts["gpus"]
-    if least:
+def _count(asked: int | None, facts: Facts, engine_build: str) -> Iterator[Finding]:
+    gpus, by_engine = facts["gpus"], int(engine_build == "cuda")
+    if least := by_engine if asked is None else asked:
         silent = [f"{gpu['pci_address']} {gpu['reason']}" for gpu in facts.get("missing") or []]
         found = "; ".join([str(len(gpus)), *(silent if gpus else [facts["reason"]])])
-        remedy = (
-            "look for the others with lspci -d 10de:, or lower hardware_profile.gpus.count"
-            if gpus
-            else f"{facts.get('remedy') or 'install the driver'}, or set citadel_engine_build to cpu"
-        )
+        first = facts.get("remedy") or "look for the others with lspci -d 10de:"
+        without = [f"lower hardware_profile.gpus.count to {len(gpus)}"] if asked is not None else []
+        without += ["set citadel_engine_build to cpu"] if by_engine and not gpus else []
+        remedy = f"{first}, or {' and '.join(without)}"
         yield Finding("GPUs", found, f">= {least}", len(gpus) >= least, remedy)
 
 
@@ -229,6 +234,16 @@ def _modes(wanted: Facts, gpu: Facts) -> Iterator[tuple[str, str, str, bool, str
             else f"{command.format(int(asked))}, or drop hardware_profile.gpus.{key}"
         )
         yield kind, found, "enabled" if asked else "disabled", met, remedy
+
+
+def _fabric(gpu: Facts) -> Finding:
+    """Until it is through, CUDA says that the system is not ready (NVIDIA's "Fabric Manager User Guide")."""
+    remedy = (
+        "install nvidia-fabricmanager of the driver's own version and start it (systemctl status and "
+        "/var/log/fabricmanager.log tell why it does not), or set hardware_profile.gpus.fabric to false"
+    )
+    found = gpu["fabric"]
+    return Finding(f"GPU {gpu['index']} fabric", found, "completed", found == "completed", remedy)
 
 
 def _processes(gpu: Facts, most: int, own_units: str) -> Finding:
@@ -373,6 +388,7 @@ def main() -> None:
         "ecc": "bool",
         "persistence": "bool",
         "mig": "bool",
+        "fabric": "bool",
         "nvlink": "bool",
         "peer_to_peer": "bool",
         "pcie_generation": "int",

@@ -35,7 +35,9 @@ RETURN = r"""
 gpus:
   description: >-
     One entry for each GPU, in the driver's order. What the driver does not tell is null, an empty text or
-    C(unsupported). PCIe generation and width, memory used, temperature and processes vary from call to call.
+    C(unsupported). C(fabric) is C(completed) where the fabric manager has joined the GPU to its NVSwitches,
+    the driver's words for what else is so, and empty where there are none. PCIe generation and width, memory
+    used, temperature and processes vary from call to call.
   type: list
   elements: dict
   returned: always
@@ -54,6 +56,7 @@ gpus:
       persistence: true
       temperature_c: 34
       mig: unsupported
+      fabric: ""
       processes: [{pid: 4711, name: VLLM::EngineCore, memory_mib: 14000, unit: citadel-engine@phi.service}]
 links:
   description: >-
@@ -138,13 +141,21 @@ def parse_log(text: str) -> ElementTree.Element:
         ValueError: it is not that.
     """
     begin, end = text.find("<nvidia_smi_log"), text.rfind("</nvidia_smi_log>")
-    if begin < 0 or end < begin:
+    if begin < 0:
         raise ValueError(f"it is not its XML: {_one_line(text)[:120]!r}")
-    try:
-        # The driver's own tool wrote it; there is nothing of a stranger's in it.
-        return ElementTree.fromstring(text[begin:end] + "</nvidia_smi_log>")  # noqa: S314
-    except ElementTree.ParseError as error:
-        raise ValueError(f"its XML is broken: {error}") from error
+    if end < begin:
+        # Its beginning holds the time, and what is told here is kept.
+        raise ValueError("its XML is broken: it ends in the middle")
+    log = text[begin:end] + "</nvidia_smi_log>"
+    # Names of processes are the only words of strangers in it, and may be no XML.
+    nameless = re.sub(r"(<process_name>).*?(</process_name>)", r"\1\2", log, flags=re.DOTALL)
+    for attempt in (log, nameless):
+        try:
+            # The driver's own tool wrote it; what declares entities stands before its beginning.
+            return ElementTree.fromstring(attempt)  # noqa: S314
+        except ElementTree.ParseError as error:
+            broken = error
+    raise ValueError(f"its XML is broken: {broken}")
 
 
 def number(text: str | None) -> float | None:
@@ -163,6 +174,20 @@ def switch(text: str | None) -> str:
     """Return whether a mode is enabled, disabled or unsupported."""
     word = (text or "").strip().lower()
     return word if word in ("enabled", "disabled") else "unsupported"
+
+
+def fabric_of(gpu: ElementTree.Element) -> str:
+    """Return how far the fabric manager has joined a GPU to its NVSwitches; empty where there are none.
+
+    nvidia-smi's manual, "Fabric": the state is Completed, In Progress, Not Started or Not Supported, and the
+    status of what is completed Success, or a failure.
+    """
+    state, status = (gpu.findtext(f"fabric/{key}", "").strip() for key in ("state", "status"))
+    if state.lower() in ("", "n/a", "[n/a]", "not supported"):
+        return ""
+    if state.lower() != "completed":
+        return state
+    return "completed" if status.lower() in ("success", "nvml_success") else f"{state} with {status}"
 
 
 def address_of(gpu: ElementTree.Element) -> str:
@@ -204,6 +229,7 @@ def parse_gpu(gpu: ElementTree.Element) -> Facts:
         "persistence": switch(gpu.findtext("persistence_mode")) == "enabled",
         "temperature_c": whole(gpu.findtext("temperature/gpu_temp")),
         "mig": switch(gpu.findtext("mig_mode/current_mig")),
+        "fabric": fabric_of(gpu),
         "processes": [
             {
                 "pid": whole(process.findtext("pid")),

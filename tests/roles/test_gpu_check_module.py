@@ -122,6 +122,28 @@ def test_what_is_met(name, wanted, requirement, machine):
     assert findings(machine(name), wanted)[requirement].met
 
 
+@pytest.mark.parametrize(
+    ("state", "wanted", "build", "met"),
+    [
+        ("completed", {}, "cuda", True),
+        ("In Progress", {}, "cuda", False),
+        ("Completed with Unknown Error", {"fabric": True}, "cuda", False),
+        ("In Progress", {"fabric": False}, "cuda", None),
+        ("In Progress", {}, "cpu", None),
+        ("", {"fabric": True}, "cuda", None),
+    ],
+)
+def test_behind_nvswitch_the_fabric_manager_must_be_through(machine, state, wanted, *, build, met):
+    facts = machine("driver-590-hgx")
+    facts["gpus"][3]["fabric"] = state
+    finding = findings(facts, wanted, build=build).get("GPU 3 fabric")
+    assert (finding and finding.met) == met
+    if met is False:
+        assert finding.found == state
+        assert "nvidia-fabricmanager" in finding.remedy
+        assert "hardware_profile.gpus.fabric" in finding.remedy
+
+
 def test_what_is_absent_is_not_checked(machine):
     facts = machine("driver-575-two-consumer-cards")
     assert list(findings(facts)) == ["GPUs"]
@@ -134,6 +156,22 @@ def test_what_is_absent_is_not_checked(machine):
 )
 def test_only_an_engine_for_gpus_wants_one_by_itself(build, wanted, number, machine):
     assert len(findings(machine("no-gpu"), wanted, build=build)) == number
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted", "build", "remedies"),
+    [
+        ("no-gpu", {}, "cuda", ["lspci", "citadel_engine_build to cpu"]),
+        ("no-gpu", {"count": 2}, "cuda", ["gpus.count to 0", "citadel_engine_build to cpu"]),
+        ("no-gpu", {"count": 2}, "cpu", ["gpus.count to 0"]),
+        ("driver-515", {"count": 2}, "cuda", ["look for the others", "gpus.count to 1"]),
+    ],
+)
+def test_only_what_would_do_is_a_remedy(machine, name, wanted, *, build, remedies):
+    said = findings(machine(name), wanted, build=build)["GPUs"].remedy
+    assert all(remedy in said for remedy in remedies)
+    assert ("citadel_engine_build" in said) == ("citadel_engine_build to cpu" in remedies)
+    assert ("gpus.count" in said) == any("gpus.count" in remedy for remedy in remedies)
 
 
 @pytest.mark.parametrize(

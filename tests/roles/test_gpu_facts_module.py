@@ -1,7 +1,9 @@
 """The recordings say how each was made; that a driver prints this today, only a GPU can prove."""
 
-import time
-from pathlib import Path
+import re
+import signal
+import subprocess
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -108,6 +110,7 @@ def test_what_is_returned_has_the_same_shape_whatever_the_state(name, facts):
                 "pcie": {"generation": 1, "generation_max": 5, "width": 8, "width_max": 8},
                 "persistence": True,
                 "power_limit_w": 180.0,
+                "fabric": "",
                 "processes": [
                     {
                         "pid": 4711,
@@ -127,6 +130,7 @@ def test_what_is_returned_has_the_same_shape_whatever_the_state(name, facts):
                 "pci_address": "0000:1b:00.0",
                 "mig": "disabled",
                 "ecc": "enabled",
+                "fabric": "completed",
             },
         ),
         (
@@ -340,6 +344,54 @@ def test_readings(text, value):
 
 
 @pytest.mark.parametrize(
+    ("state", "status", "fabric"),
+    [
+        ("N/A", "N/A", ""),
+        ("Not Supported", "N/A", ""),
+        ("", "", ""),
+        ("Not Started", "Not Started", "Not Started"),
+        ("In Progress", "N/A", "In Progress"),
+        ("Completed", "Success", "completed"),
+        ("Completed", "Unknown Error", "Completed with Unknown Error"),
+    ],
+)
+def test_how_far_the_fabric_manager_is(state, status, fabric):
+    gpu = ElementTree.Element("gpu")
+    told = ElementTree.SubElement(gpu, "fabric")
+    for key, text in (("state", state), ("status", status)):
+        ElementTree.SubElement(told, key).text = text
+    assert gpu_facts.fabric_of(gpu) == fabric
+
+
+def changed(machine, change):
+    """Let a recorded host's whole log be another."""
+    text = (machine.folder / "query.xml").read_text()
+    machine.recording["answers"]["-q -x"] = {"status": 0, "text": change(text)}
+    return machine.facts()
+
+
+def test_the_reason_does_not_hold_the_time(tmp_path):
+    said = [
+        changed(
+            Machine("driver-515", tmp_path / hour),
+            lambda text, hour=hour: re.sub(
+                r"<timestamp>.*?</timestamp>", f"<timestamp>Mon Nov 23 {hour}:00:00 2026</timestamp>", text
+            )[:400],
+        )["reason"]
+        for hour in ("08", "09")
+    ]
+    assert said[0] == said[1]
+    assert "ends in the middle" in said[0]
+
+
+@pytest.mark.parametrize("name", ["chrome --a=b&c", "sh -c <x", "\x1b[1m"])
+def test_a_process_with_a_strange_name_hides_no_gpu(name, tmp_path):
+    found = changed(Machine("driver-515", tmp_path), lambda text: text.replace(">python<", f">{name}<"))
+    assert [gpu["name"] for gpu in found["gpus"]] == ["NVIDIA A10G"]
+    assert [process["memory_mib"] for process in found["gpus"][0]["processes"]] == [22, 1005]
+
+
+@pytest.mark.parametrize(
     ("text", "found"),
     [
         (
@@ -376,9 +428,15 @@ def test_the_tool_is_run_with_its_arguments_and_without_a_language(tmp_path):
     assert sorted(text.splitlines()) == ["C -q -x", "complaint"]
 
 
-def test_a_tool_that_does_not_answer_is_ended(tmp_path):
-    started = time.monotonic()
-    tool = gpu_facts.Tool(program(tmp_path, f"echo $$ > {tmp_path}/pid; exec sleep 60"), 0.3)
+def test_a_tool_that_does_not_answer_is_ended(tmp_path, monkeypatch):
+    started, real = [], subprocess.Popen
+
+    def start(*given, **more):
+        started.append(real(*given, **more))
+        return started[-1]
+
+    monkeypatch.setattr(gpu_facts.subprocess, "Popen", start)
+    tool = gpu_facts.Tool(program(tmp_path, "exec sleep 60"), 0.3)
     assert tool(["-q"]) == gpu_facts.Answer(None, "")
-    assert time.monotonic() - started < 10
-    assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
+    # It was killed, long before its minute was over.
+    assert started[0].wait(10) == -signal.SIGKILL

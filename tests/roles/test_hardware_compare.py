@@ -202,6 +202,14 @@ def test_a_good_profile_has_no_faults():
             "hardware_profile.cpu.model is 'EPYC (', which is no regular expression",
         ),
         (
+            {"gpus": {"compute_capability": "sm_90"}},
+            "hardware_profile.gpus.compute_capability is 'sm_90': it must be a version such as \"8.0\"",
+        ),
+        (
+            {"gpus": {"pcie_width": 7.5}},
+            "hardware_profile.gpus.pcie_width is 7.5: it must be a whole number, and not negative",
+        ),
+        (
             {"os": {"kernel": "six"}},
             "hardware_profile.os.kernel is 'six': it must be a version such as \"6.8\"",
         ),

@@ -89,6 +89,7 @@ def _gpu(gpu: Facts) -> str:
         f"PCIe {link['generation_max']} x{link['width_max']} possible" if link.get("generation_max") else "",
         f"ECC {gpu['ecc']}" if gpu.get("ecc") else "",
         f"MIG {gpu['mig']}" if gpu.get("mig") else "",
+        f"NVSwitch fabric {gpu['fabric']}" if gpu.get("fabric") else "",
         f"{power:g} W" if power else "",
         f"at {gpu['pci_address']}" if gpu.get("pci_address") else "",
         gpu["uuid"],

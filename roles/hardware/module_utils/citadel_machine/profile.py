@@ -16,7 +16,19 @@ _UNITS = {
     **{letter: 1024**power for power, letter in enumerate("KMGTP", start=1)},
 }
 _SIZES = ("_gib", "_mib", "_mib_s")
-_WHOLE = ("cores", "sockets", "numa_nodes", "modules", "speed", "count", "branch", "swappiness")
+_WHOLE = (
+    "cores",
+    "sockets",
+    "numa_nodes",
+    "modules",
+    "speed",
+    "count",
+    "branch",
+    "swappiness",
+    "pcie_generation",
+    "pcie_width",
+)
+_VERSIONS = {"kernel": "6.8", "compute_capability": "8.0"}
 _EXPRESSIONS = ("model", "name")
 _HIGHEST_SWAPPINESS = 200
 
@@ -65,8 +77,8 @@ def _value(where: str, key: str, value: Any) -> Iterator[str]:
             re.compile(value)
         except re.error as error:
             yield f"{where} is {value!r}, which is no regular expression: {error}"
-    elif key == "kernel" and not re.fullmatch(r"\d+(\.\d+)*", str(value)):
-        yield f'{where} is {value!r}: it must be a version such as "6.8"'
+    elif key in _VERSIONS and not re.fullmatch(r"\d+(\.\d+)*", str(value)):
+        yield f'{where} is {value!r}: it must be a version such as "{_VERSIONS[key]}"'
     elif key == "kind" and value not in KINDS:
         yield f"{where} is {value!r}: it must be one of {', '.join(KINDS)}"
 
