@@ -53,13 +53,6 @@ FP8 = {"num_bits": 8, "type": "float", "strategy": "channel", "symmetric": True}
         ({"quant_method": "gptq", "bits": 8, "group_size": -1}, "gptq", 8 + 0.0055 + 0.0052),
         ({"quant_method": "fp8"}, "fp8", 8),
         ({"quant_method": "fp8", "weight_block_size": [128, 128]}, "fp8", 8 + 32 / 128**2),
-        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes", 4 + 32 / 64),
-        (
-            {"quant_method": "bitsandbytes", "bnb_4bit_use_double_quant": True},
-            "bitsandbytes",
-            4 + (8 + 32 / 256) / 64,
-        ),
-        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "bitsandbytes", 8 + 0.0072),
         (
             {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": INT4}}},
             "compressed-tensors",
@@ -223,6 +216,21 @@ class TestFromFiles:
 
 
 @pytest.mark.parametrize(
+    ("keys", "option"),
+    [
+        ({"quant_method": "awq"}, "awq_marlin"),
+        ({"quant_method": "gptq"}, "gptq_marlin"),
+        ({"quant_method": "fp8"}, "fp8"),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "modelopt_fp4"),
+        ({"quant_method": "modelopt", "quant_algo": "FP8"}, "modelopt"),
+        ({"quant_method": "mxfp4"}, "mxfp4"),
+    ],
+)
+def test_an_option_that_says_what_the_files_say(keys: dict[str, Any], option: str) -> None:
+    assert memory(described(**keys), quantization=option) == memory(described(**keys))
+
+
+@pytest.mark.parametrize(
     ("config", "engine", "where", "words"),
     [
         (described(quant_method="exl3"), {}, "models[0].architecture.quantization_config", "'exl3'"),
@@ -237,6 +245,15 @@ class TestFromFiles:
             "files are awq",
         ),
         (shape(LLAMA)["config"], {"quantization": "q4_k"}, "models[0].engine.quantization", "'q4_k'"),
+        # vLLM 0.33 has dropped it, in files and as an option.
+        (described(quant_method="bitsandbytes"), {}, "quantization_config", "vLLM 0.33 does not load"),
+        (shape(LLAMA)["config"], {"quantization": "bitsandbytes"}, "engine.quantization", "'bitsandbytes'"),
+        (
+            described(quant_method="fp8"),
+            {"quantization": "fp8_per_block"},
+            "engine.quantization",
+            "files are fp8",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(

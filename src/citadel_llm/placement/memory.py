@@ -15,8 +15,11 @@ from .weights import Weights, stages, weights_of
 from .weights_quantization import (
     AT_LOADING,
     DTYPE_BYTES,
+    ONLY_AT_LOADING,
+    OPTIONS,
     Scheme,
     method_of,
+    method_of_config,
     plain,
     scheme_by_name,
     scheme_of_config,
@@ -142,7 +145,7 @@ def memory_of(model: Model, numbers: Numbers, build: Literal["cuda", "cpu"], ent
     architecture = read_architecture(numbers.config, numbers.entry, weights_known=known)
     dtype = _engine_dtype(model, architecture)
     stored = scheme_of_config(numbers.config, dtype, numbers.entry)
-    loaded = _loaded(model, stored, dtype, entry)
+    loaded = _loaded(model, numbers, stored, dtype, entry)
     weights = weights_of(
         architecture,
         numbers,
@@ -176,15 +179,19 @@ def _at_loading(model: Model) -> bool:
     return method_of(model.engine.quantization or "") in AT_LOADING
 
 
-def _loaded(model: Model, stored: Scheme | None, dtype: str, entry: str) -> Scheme:
+def _loaded(model: Model, numbers: Numbers, stored: Scheme | None, dtype: str, entry: str) -> Scheme:
     wanted = model.engine.quantization
     where = f"{entry}.engine.quantization"
+    if wanted is not None and wanted not in OPTIONS:
+        message = f"is {wanted!r}, none of the formats that vLLM 0.33 takes by name and that are known here"
+        raise PlacementError(where, message, f"use one of {', '.join(OPTIONS)}, or leave it out")
     if stored is None:
         return plain(dtype) if wanted is None else scheme_by_name(wanted, dtype, where)
-    if wanted is not None and method_of(wanted) != stored.name:
+    method = method_of_config(numbers.config)
+    if wanted is not None and (method_of(wanted) != method or wanted in ONLY_AT_LOADING):
         raise PlacementError(
             where,
-            f"is {wanted}, the model's own files are {stored.name}",
+            f"is {wanted}, the model's own files are {method}",
             "leave it out, or take other files",
         )
     return stored

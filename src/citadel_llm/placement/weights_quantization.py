@@ -27,14 +27,23 @@ _ALIASES = {
     "gptq_marlin": "gptq",
     "auto_gptq": "gptq",
     "auto-round": "gptq",
-    "fbgemm_fp8": "fp8",
     "fp8_per_tensor": "fp8",
     "fp8_per_block": "fp8",
     "gpt_oss_mxfp4": "mxfp4",
     "modelopt_fp4": "modelopt",
 }
+# Formats that are published and that vLLM 0.33 refuses to load (the same file; config/model.py,
+# _verify_quantization).
+_REFUSED = ("bitsandbytes", "fbgemm_fp8", "fp_quant", "gguf")
 # What vLLM can make of unquantized files while loading them.
-AT_LOADING = ("fp8", "bitsandbytes")
+AT_LOADING = ("fp8",)
+# Names of vLLM 0.33's option for this alone: beside files that are fp8 already they contradict them.
+ONLY_AT_LOADING = ("fp8_per_tensor", "fp8_per_block")
+# All names of vLLM 0.33's option for the formats that are known here.
+OPTIONS = (
+    *("awq", "auto_awq", "awq_marlin", "gptq", "auto_gptq", "gptq_marlin", "fp8", *ONLY_AT_LOADING),
+    *("compressed-tensors", "modelopt", "modelopt_fp4", "mxfp4", "gpt_oss_mxfp4"),
+)
 
 
 @dataclass(frozen=True)
@@ -115,17 +124,22 @@ def scheme_of_config(config: Mapping[str, Any], dtype: str, entry: str) -> Schem
     Raises:
         PlacementError: It is not one that is known.
     """
+    found = _described_in(config)
+    if found is None:
+        return None
+    key, described = found
+    if not isinstance(described, Mapping):
+        message = f"must be an object, not {described!r}"
+        raise PlacementError(f"{entry}.{key}", message, "take it from config.json")
+    return _scheme(described, dtype, f"{entry}.{key}")
+
+
+def _described_in(config: Mapping[str, Any]) -> tuple[str, Any] | None:
+    """What config.json says of the format, and under which key."""
     for owner in (config, config.get("text_config")):
         for key in ("quantization_config", "compression_config"):
-            described = owner.get(key) if isinstance(owner, Mapping) else None
-            if described is None:
-                continue
-            where = f"{entry}.{key}"
-            if not isinstance(described, Mapping):
-                raise PlacementError(
-                    where, f"must be an object, not {described!r}", "take it from config.json"
-                )
-            return _scheme(described, dtype, where)
+            if isinstance(owner, Mapping) and owner.get(key) is not None:
+                return key, owner[key]
     return None
 
 
@@ -139,9 +153,14 @@ def scheme_by_name(name: str, dtype: str, entry: str) -> Scheme:
     usual: dict[str, Mapping[str, Any]] = {
         "awq": {"bits": 4, "group_size": 128, "zero_point": True},
         "gptq": {"bits": 4, "group_size": 128},
-        "bitsandbytes": {"load_in_4bit": True},
     }
     return _scheme({"quant_method": method, **usual.get(method, {})}, dtype, entry)
+
+
+def method_of_config(config: Mapping[str, Any]) -> str | None:
+    """The format's own name in config.json; none without one."""
+    _, described = _described_in(config) or ("", None)
+    return method_of(str(described.get("quant_method", ""))) if isinstance(described, Mapping) else None
 
 
 def method_of(name: str) -> str:
@@ -173,6 +192,12 @@ class _Described:
 def _scheme(described: Mapping[str, Any], dtype: str, entry: str) -> Scheme:
     method = method_of(str(described.get("quant_method", "")))
     builder = _BUILDERS.get(method)
+    if method in _REFUSED:
+        raise PlacementError(
+            entry,
+            f"is {method!r}, a format that vLLM 0.33 does not load",
+            f"take another build of the model ({', '.join(_BUILDERS)}), or its unquantized files",
+        )
     if builder is None:
         raise PlacementError(
             entry,
@@ -213,16 +238,6 @@ def _fp8(told: _Described) -> Scheme:
         f"must be two whole numbers above 0, not {block!r}",
         "such as [128, 128], as config.json says",
     )
-
-
-def _bitsandbytes(told: _Described) -> Scheme:
-    """Eight bits with a scale for each output, or four with one for 64 numbers (QLoRA, arXiv 2305.14314)."""
-    if told.keys.get("load_in_8bit") is True:
-        return Scheme("bitsandbytes", told.size, 8, 0, scale_bytes=4, skipped=told.skipped)
-    # Quantized twice, a scale takes a byte, and 256 of those share one of 4 bytes.
-    nested = told.keys.get("bnb_4bit_use_double_quant") is True
-    scale = 1 + 4 / 256 if nested else 4
-    return Scheme("bitsandbytes", told.size, 4, 64, scale_bytes=scale, skipped=told.skipped)
 
 
 def _mxfp4(told: _Described) -> Scheme:
@@ -274,7 +289,6 @@ _BUILDERS: dict[str, Callable[[_Described], Scheme]] = {
     "awq": _packed,
     "gptq": _packed,
     "fp8": _fp8,
-    "bitsandbytes": _bitsandbytes,
     "compressed-tensors": _compressed,
     "mxfp4": _mxfp4,
     "modelopt": _modelopt,
