@@ -53,7 +53,12 @@ class Connection:
     def _connect(self, addresses: list[Any]) -> socket.socket:
         failure = ServiceError(UNREACHABLE, "its name has no address")
         for family, kind, protocol, _, address in addresses:
-            candidate = socket.socket(family, kind, protocol)
+            try:
+                # A host that has IPv6 switched off still finds such addresses, and makes no such socket.
+                candidate = socket.socket(family, kind, protocol)
+            except OSError as error:
+                failure = _connect_failure(error, self._timeout)
+                continue
             candidate.settimeout(self._left())
             try:
                 candidate.connect(address)

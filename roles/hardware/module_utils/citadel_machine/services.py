@@ -1,12 +1,13 @@
 """The services that are not on the machine: each asked in its own protocol, all at once."""
 
+import struct
 import threading
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 from . import http, postgresql
-from .connection import READY, TIMED_OUT, Connection, ServiceError, tls_of
+from .connection import READY, TIMED_OUT, WRONG, Connection, ServiceError, tls_of
 from .terms import Facts, Finding
 
 
@@ -60,6 +61,9 @@ def ask(service: Facts, timeout: float) -> Answer:
         said = _KINDS[service["kind"]](connection, service)
     except ServiceError as error:
         return Answer(error.word, error.said, connection.connected_ms if connection else None)
+    except (ValueError, struct.error) as error:
+        # What a stranger sends need not be what its first words promised.
+        return Answer(WRONG, f"what answers cannot be read ({error})")
     finally:
         if connection:
             connection.close()
