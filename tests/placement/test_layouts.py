@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from citadel_llm.placement.capabilities import judge
+from citadel_llm.placement.capabilities import Verdict, judge
 from citadel_llm.placement.devices import Link, LinkKind, Machine
 from citadel_llm.placement.refusal import PlacementRefusedError
 from citadel_llm.placement.terms import GIB, Device
@@ -138,7 +138,11 @@ def test_what_cannot_be_is_refused_with_the_reason(engine: dict[str, Any], reaso
     ("capability", "quantization", "dtype", "refused", "warned"),
     [
         ((12, 0), "bf16", "auto", "", ""),
-        ((7, 5), "bf16", "auto", "bf16 needs 8.0", ""),
+        # vLLM takes float16 by itself; told otherwise, it fails.
+        ((7, 5), "bf16", "auto", "", "computed in float16 instead of bf16"),
+        ((7, 5), "bf16", "bfloat16", "bf16 needs 8.0", ""),
+        ((7, 5), "awq", "bfloat16", "bf16 needs 8.0", ""),
+        ((7, 5), "mxfp4", "auto", "mxfp4 needs 8.0", ""),
         ((7, 5), "bf16", "float16", "", ""),
         ((7, 5), "fp16", "bfloat16", "bf16 needs 8.0", ""),
         ((7, 5), "awq", "auto", "", ""),
@@ -162,7 +166,13 @@ def test_what_a_gpu_can_compute(
 def test_a_gpu_that_is_too_old_is_refused_with_what_would_do() -> None:
     old = Machine((Device("cuda", 0, "Tesla T4", 16 * GIB, (7, 5)),), (), 64 * GIB, "a test")
     with pytest.raises(PlacementRefusedError) as error:
-        plan(old, ("m", 5))
+        plan(old, ("m", 5, {"engine": {"dtype": "bfloat16"}}))
     assert "bf16 needs 8.0, above the compute capability 7.5 of Tesla T4" in str(error.value)
     assert "engine.dtype: float16 would do" in str(error.value)
     assert plan(old, ("m", 5, {"engine": {"dtype": "float16"}})).models[0].devices == (0,)
+
+
+def test_a_model_that_float16_breaks_needs_bf16() -> None:
+    verdict = judge(Device("cuda", 0, "T4", 16 * GIB, (7, 5)), "awq", "auto", "auto", "gemma3")
+    assert verdict.refused.startswith("gemma3 is not computed in float16, and bf16 needs 8.0")
+    assert judge(Device("cuda", 0, "L4", 24 * GIB, (8, 9)), "awq", "auto", "auto", "gemma3") == Verdict()

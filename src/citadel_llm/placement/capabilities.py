@@ -30,11 +30,15 @@ LEAST: dict[str, Capability] = {
     "gptq": (7, 5),
     "fp8": (7, 5),
     "int8": (7, 5),
+    # vLLM 0.33, quantization/mxfp4.py, get_min_capability.
+    "mxfp4": (8, 0),
 }
 # Below this, fp8 weights are multiplied in 16 bits: they save memory and not time.
 FP8_HARDWARE: Capability = (8, 9)
 # vLLM's documentation, "GPU", its requirements for NVIDIA CUDA.
 LEAST_OF_ALL: Capability = (7, 5)
+# vLLM 0.33, config/model.py, _FLOAT16_NOT_SUPPORTED_MODELS: numerically unstable in it.
+_NO_FLOAT16 = frozenset({"gemma2", "gemma3", "gemma3_text", "glm4"})
 _DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
 
@@ -52,7 +56,9 @@ def capability_of(name: str) -> Capability | None:
     return next((value for pattern, value in _BY_NAME if re.search(pattern, name, re.IGNORECASE)), None)
 
 
-def judge(device: Device, quantization: str, dtype: str, kv_cache_dtype: str) -> Verdict:
+def judge(
+    device: Device, quantization: str, dtype: str, kv_cache_dtype: str, model_type: str = ""
+) -> Verdict:
     """Whether a GPU can compute with a model as it is stored.
 
     Args:
@@ -60,6 +66,7 @@ def judge(device: Device, quantization: str, dtype: str, kv_cache_dtype: str) ->
         quantization: How the weights are stored, such as bf16, fp8, awq.
         dtype: `engine.dtype`, which wins over what unquantized weights are stored in.
         kv_cache_dtype: `engine.kv_cache_dtype`.
+        model_type: The model's own type, as its config.json says.
     """
     capability = device.compute_capability
     if capability is None:
@@ -67,13 +74,27 @@ def judge(device: Device, quantization: str, dtype: str, kv_cache_dtype: str) ->
     stored = quantization.lower()
     if stored in ("bf16", "fp16", "fp32"):
         stored = _DTYPES.get(dtype, stored)
+    word = f"compute capability {capability[0]}.{capability[1]} of {device.name}"
+    half = ""
+    if LEAST_OF_ALL <= capability < LEAST["bf16"] and dtype != "float32":
+        if model_type in _NO_FLOAT16:
+            return Verdict(
+                f"{model_type} is not computed in float16, and bf16 needs 8.0, above the {word}",
+                "it wants a GPU of 8.0 or newer",
+            )
+        if dtype == "bfloat16":
+            stored = "bf16"
+        elif stored == "bf16":
+            # With `auto`, vLLM 0.33 takes what there is (config/model.py, _resolve_auto_dtype).
+            stored, half = "fp16", f"computed in float16 instead of bf16, which the {word} has not (8.0 has)"
     family = next((name for name in LEAST if stored.startswith(name)), stored)
     least = max(LEAST.get(family, LEAST_OF_ALL), LEAST_OF_ALL)
-    word = f"compute capability {capability[0]}.{capability[1]} of {device.name}"
     if capability < least:
         remedy = "engine.dtype: float16 would do" if family == "bf16" and capability >= LEAST_OF_ALL else ""
         remedy = remedy or f"it wants a GPU of {least[0]}.{least[1]} or newer"
         return Verdict(f"{stored} needs {least[0]}.{least[1]}, above the {word}", remedy)
+    if half:
+        return Verdict(warning=half)
     if family == "fp8" and capability < FP8_HARDWARE:
         return Verdict(warning=f"fp8 saves memory here, not time: the {word} has no fp8 arithmetic (8.9 has)")
     if kv_cache_dtype == "fp8" and capability < FP8_HARDWARE:

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from citadel_llm.placement.capabilities import judge
 from citadel_llm.placement.options import gib
 from citadel_llm.placement.search import Budget, Search
 from citadel_llm.placement.slots import Slots
@@ -162,11 +161,10 @@ def _context(share: Share) -> str:
 
 
 def _warnings(slots: Slots, share: Share) -> Iterator[str]:
-    model, option = share.demand.wish.model, share.place.option
+    wish, option = share.demand.wish, share.place.option
     device = slots.devices[share.place.positions[0]]
-    engine = model.engine
     if device.kind == "cuda":
-        verdict = judge(device, share.demand.memory.quantization, engine.dtype, engine.kv_cache_dtype)
+        verdict = wish.judge(device, share.demand.memory.quantization)
         if verdict.warning:
             yield verdict.warning
     if option.loose and option.layout.tensor_parallel > 1:

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Literal
 
 from citadel_llm.config.schema import Model
-from citadel_llm.placement.capabilities import judge
+from citadel_llm.placement.capabilities import Verdict, judge
 from citadel_llm.placement.memory import memory_of
 from citadel_llm.placement.numbers import Numbers
 from citadel_llm.placement.slots import Slots
@@ -44,6 +44,12 @@ class Wish:
         if self.remake is not None:
             return self.remake(model, numbers)
         return memory_of(model, numbers, build, self.entry)
+
+    def judge(self, device: Device, quantization: str) -> Verdict:
+        """Whether a GPU can compute with it, when it is stored so."""
+        engine = self.model.engine
+        model_type = str(self.numbers.config.get("model_type", "")) if self.numbers else ""
+        return judge(device, quantization, engine.dtype, engine.kv_cache_dtype, model_type)
 
 
 @dataclass(frozen=True)
@@ -205,12 +211,11 @@ class Demand:
 
     def _allowed(self, positions: tuple[int, ...]) -> bool:
         device = self.slots.devices[positions[0]]
-        model = self.wish.model
         if device.kind == "cpu":
             return True
-        verdict = judge(device, self.memory.quantization, model.engine.dtype, model.engine.kv_cache_dtype)
+        verdict = self.wish.judge(device, self.memory.quantization)
         if verdict.refused:
-            self._say(f"{self.wish.entry} ({model.name}): {verdict.refused}; {verdict.remedy}")
+            self._say(f"{self.wish.entry} ({self.wish.model.name}): {verdict.refused}; {verdict.remedy}")
         return not verdict.refused
 
     def _say(self, reason: str, missing: int | None = None) -> None:
