@@ -82,6 +82,21 @@ def test_a_dry_run_then_a_run_then_another(run, tmp_path):
     assert run(profile={"cpu": {"cores": 1}})["changed"] is False
 
 
+def test_a_report_that_cannot_be_written_names_its_setting(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    said = run(report=str(tmp_path / "file/hardware.json"))
+    assert said["failed"] is True
+    assert f"{tmp_path}/file/hardware.json cannot be written" in said["msg"]
+    assert "hardware_report" in said["msg"]
+
+
+def test_a_report_that_was_spoilt_is_written_anew(run, tmp_path):
+    (tmp_path / "host").mkdir()
+    (tmp_path / "host/hardware.json").write_bytes(b"\xff\xfe\0")
+    assert run()["changed"] is True
+    assert json.loads((tmp_path / "host/hardware.json").read_text())["facts"]
+
+
 def test_what_is_not_met_stops_it_and_leaves_the_report_on_the_controller_alone(run, tmp_path):
     gpus = {
         "requirement": "GPU 0 memory",

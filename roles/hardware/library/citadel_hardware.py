@@ -199,10 +199,16 @@ def run(module: AnsibleModule) -> None:
             parameters["host"], facts, findings
         ),
     }
-    before = {file: file.read_text(encoding="utf-8") if file.is_file() else "" for file in texts}
+    before = {
+        file: file.read_text(encoding="utf-8", errors="replace") if file.is_file() else "" for file in texts
+    }
     for file, text in texts.items():
         if text != before[file] and not module.check_mode:
-            write(file, text)
+            try:
+                write(file, text)
+            except OSError as error:
+                said = f"{file} cannot be written ({error.strerror or error}): correct hardware_report"
+                module.fail_json(msg=said)
     # The page says nothing that the JSON does not: it would only make the difference longer.
     diff = {
         "before": before[path],
