@@ -37,7 +37,7 @@ PLAY = """\
         distribution: "{{ recorded_distribution }}"
         distribution_major_version: "12"
         architecture: x86_64
-        kernel: 6.1.0-37-amd64
+        kernel: "{{ recorded_kernel }}"
         cacheable: true
     - name: Run its parts
       ansible.builtin.include_role:
@@ -55,6 +55,7 @@ class Case(NamedTuple):
     variables: dict[str, Any]
     said: list[str]
     distribution: str = "Debian"
+    kernel: str = "6.1.0-37-amd64"
 
 
 PRESENT = {"nvidia_driver_state": "present"}
@@ -97,7 +98,41 @@ CASES = {
     "Secure Boot on Debian, with the key": Case(
         "not-loaded", "preflight", {**PRESENT, "nvidia_driver_module_key_enrolled": True}, []
     ),
-    "Secure Boot on Ubuntu": Case("not-loaded", "preflight", PRESENT, [], "Ubuntu"),
+    "Secure Boot on Ubuntu": Case("not-loaded", "preflight", PRESENT, [], "Ubuntu", "6.8.0-60-generic"),
+    "a kernel of one's own on Debian": Case(
+        "no-driver",
+        "preflight",
+        PRESENT,
+        ["the kernel 6.12.0 is none of Debian's", "boot one"],
+        "Debian",
+        "6.12.0",
+    ),
+    "a kernel of one's own on Ubuntu": Case(
+        "no-driver",
+        "preflight",
+        PRESENT,
+        ["the kernel 6.12.0 is none of Ubuntu's", "nvidia_driver_kernel_flavour"],
+        "Ubuntu",
+        "6.12.0",
+    ),
+    "a kernel of one's own on Ubuntu, with packages named": Case(
+        "no-driver",
+        "preflight",
+        {**PRESENT, "nvidia_driver_kernel_flavour": "generic"},
+        [],
+        "Ubuntu",
+        "6.12.0",
+    ),
+    "a kernel of one's own, and a driver that fits": Case(
+        "driver-590-hgx", "preflight", PRESENT, [], "Debian", "6.12.0"
+    ),
+    "GPUs that the open module does not drive": Case(
+        "driver-550-without-libcuda",
+        "preflight",
+        PRESENT,
+        ["compute capability 6.1", "from before Turing", "nvidia_driver_state to unmanaged"],
+    ),
+    "GPUs that wait for the fabric manager": Case("driver-590-hgx", "observe restart", PRESENT, []),
     "a restart is due": Case(
         "mismatch",
         "observe restart",
@@ -118,11 +153,14 @@ def results(tmp_path_factory):
     (folder / "library/citadel_gpu_facts.py").write_text(STAND_IN)
     hosts = {}
     for number, (name, case) in enumerate(CASES.items()):
-        facts = folder / f"{number}.json"
-        facts.write_text(json.dumps(Machine(case.recording, folder / str(number)).facts()))
+        facts, found = folder / f"{number}.json", Machine(case.recording, folder / str(number)).facts()
+        if "fabric" in name:
+            found["gpus"] = [gpu | {"fabric": "In Progress"} for gpu in found["gpus"]]
+        facts.write_text(json.dumps(found))
         hosts[name] = {
             "recorded_facts": str(facts),
             "recorded_distribution": case.distribution,
+            "recorded_kernel": case.kernel,
             "parts": case.parts.split(),
             **case.variables,
         }

@@ -217,6 +217,28 @@ def test_nouveau_is_kept_away():
     ]
 
 
+def test_ubuntus_persistence_daemon_is_told_to_keep_the_gpus_awake(tmp_path):
+    text = render("systemd/system/nvidia-persistenced.service.d/citadel.conf.j2")
+    unit = tmp_path / "nvidia-persistenced.service"
+    # As Ubuntu's package has it.
+    unit.write_text(
+        "[Unit]\nStopWhenUnneeded=true\n[Service]\nType=forking\n"
+        "ExecStart=/usr/bin/nvidia-persistenced --user nvidia-persistenced --no-persistence-mode --verbose\n"
+    )
+    settings = text.replace("/usr/bin/nvidia-persistenced", "/usr/bin/true")
+    (tmp_path / "nvidia-persistenced.service.d").mkdir()
+    (tmp_path / "nvidia-persistenced.service.d/citadel.conf").write_text(settings)
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("there is no systemd here")
+    said = subprocess.run(
+        ["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False, timeout=60
+    )
+    # Without its first, empty ExecStart it would have two, which this type may not.
+    assert "citadel.conf" not in said.stderr, said.stderr
+    assert "ExecStart" not in said.stderr, said.stderr
+    assert "--persistence-mode" in text
+
+
 def test_it_does_nothing_unless_asked():
     defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
     assert defaults["nvidia_driver_state"] == "unmanaged"

@@ -24,7 +24,8 @@ def flavour(facts: Facts) -> str:
     kernel = str(facts["kernel"])
     found = re.fullmatch(r"\d[^-]*(?:-\d[^-]*)*-([a-z].*)", kernel)
     if not found:
-        raise ValueError(f"the kernel {kernel} is none of {facts['distribution']}'s: boot one of those")
+        told = ", or name one in nvidia_driver_kernel_flavour" if facts["distribution"] == "Ubuntu" else ""
+        raise ValueError(f"the kernel {kernel} is none of {facts['distribution']}'s: boot one of those{told}")
     if found[1] == "generic" and not kernel.startswith(_UBUNTU_KERNEL):
         return "generic-hwe-24.04"
     return found[1]
