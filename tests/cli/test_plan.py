@@ -236,6 +236,12 @@ def test_an_inventory_that_is_wrong_names_its_variable(run: Run, tmp_path: Path)
     result = run("plan", "--inventory", where)
     assert result.exit_code == 2
     assert "citadel_models[0].residency" in result.output
+    shape = {**SHAPE, "hidden_size": -5, "num_hidden_layers": 0}
+    where = inventory(tmp_path / "j", citadel_models=[model(architecture=shape)], hardware_profile=profile)
+    result = run("plan", "--inventory", where)
+    # Each mistake once, and nothing that merely follows from one.
+    assert result.output.count("hidden_size") == 1, result.output
+    assert "and citadel_models[0].architecture.num_hidden_layers: " in result.output
 
 
 def test_an_inventory_without_a_machine_needs_to_be_told(run: Run, tmp_path: Path) -> None:

@@ -102,6 +102,8 @@ def test_a_context_that_is_too_long() -> None:
     assert ("models[0].engine.concurrent_requests: 3",) in settings(error)
     error = refused(f"1x {CARD}", real("qwen2.5-14b", 0, awq=True, engine={"max_model_len": 32768}))
     [context] = [each for each, *_ in settings(error) if "max_model_len" in each]
+    too_long = refused(f"1x {CARD}", real("phi-3-mini-4k", 0, engine={"max_model_len": 5000}))
+    assert ("models[0].engine.max_model_len: 4096",) in settings(too_long)
     shorter = int(context.split(": ")[1])
     assert shorter < 32768
     assert (

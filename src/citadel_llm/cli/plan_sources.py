@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from citadel_llm.config import ConfigError, Layers, Settings, validate
-from citadel_llm.config.inventory import VARIABLES, settings_of, variable_of
+from citadel_llm.config.inventory import VARIABLES, said_of_variables, settings_of, variable_of
 from citadel_llm.placement.calibration import Measurement
 from citadel_llm.placement.devices import (
     GPU_EXAMPLE,
@@ -102,7 +102,10 @@ def of_inventory(inventory: str, host: str | None, told: Told) -> Source:
     machine = _machine_of_inventory(settings, variables, told)
     wishes, faults = wishes_of(settings, {})
     named = [replace(wish, entry=variable_of(wish.entry)) for wish in wishes]
-    renamed = [PlacementError(variable_of(each.entry), each.message, each.remedy) for each in faults]
+    renamed = [
+        PlacementError(variable_of(each.entry), said_of_variables(each.message), each.remedy)
+        for each in faults
+    ]
     return Source(settings, machine, named, renamed, [])
 
 

@@ -1,5 +1,6 @@
 """From an inventory's variables to the settings that are rendered from them: used on the controller."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ VARIABLES = {
     "placement": "citadel_placement",
     "root": "citadel_root",
 }
+
+_ENTRY = re.compile(r"(?<![\w.])models\[")
 
 
 def settings_of(variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,3 +49,8 @@ def variable_of(key: str) -> str:
         if key == path or key.startswith((f"{path}.", f"{path}[")):
             return name + key[len(path) :]
     return key
+
+
+def said_of_variables(message: str) -> str:
+    """Return a message with the catalogue's entries as the inventory calls them."""
+    return _ENTRY.sub(f"{VARIABLES['models']}[", message)

@@ -17,8 +17,8 @@ def read_encoder(keys: Keys, model_type: str, names: tuple[str, ...], dtype: str
     hidden, heads = keys.whole("hidden_size"), keys.whole("num_attention_heads")
     inner, vocabulary = keys.whole("intermediate_size"), keys.whole("vocab_size")
     positions = keys.whole("max_position_embeddings")
-    if hidden % heads:
-        keys.note("hidden_size", f"must be a multiple of num_attention_heads ({heads}), not {hidden}")
+    message = f"must be a multiple of num_attention_heads ({heads}), not {hidden}"
+    keys.relate("hidden_size", "num_attention_heads", message, holds=hidden % heads == 0)
     count = keys.whole("num_hidden_layers", most=MOST_LAYERS)
     keys.check()
     tensors = (

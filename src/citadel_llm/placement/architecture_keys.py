@@ -102,6 +102,12 @@ class Keys:
         if problem not in self.problems:
             self.problems.append(problem)
 
+    def relate(self, key: str, other: str, message: str, *, holds: bool) -> None:
+        """Keep in mind that two keys contradict each other; not where one of them is wrong by itself."""
+        wrong = {entry for entry, _ in self.problems}
+        if not holds and not wrong & {f"{self.entry}.{key}", f"{self.entry}.{other}"}:
+            self.note(key, message)
+
     def check(self) -> None:
         """Raise for all that was wrong so far.
 

@@ -161,12 +161,12 @@ def _attention(text: Keys, family: Family, hidden: int) -> Attention | LatentAtt
             bias=text.flag("attention_bias"),
         )
     kv_heads = text.whole("num_key_value_heads", heads)
-    if heads % kv_heads:
-        text.note("num_key_value_heads", f"must divide num_attention_heads ({heads}), not {kv_heads}")
+    message = f"must divide num_attention_heads ({heads}), not {kv_heads}"
+    text.relate("num_key_value_heads", "num_attention_heads", message, holds=heads % kv_heads == 0)
     head_dim = text.maybe_whole("head_dim")
     if head_dim is None:
-        if hidden % heads:
-            text.note("hidden_size", f"must be a multiple of num_attention_heads ({heads}), not {hidden}")
+        message = f"must be a multiple of num_attention_heads ({heads}), not {hidden}"
+        text.relate("hidden_size", "num_attention_heads", message, holds=hidden % heads == 0)
         head_dim = max(hidden // heads, 1)
     return Attention(
         hidden=hidden,

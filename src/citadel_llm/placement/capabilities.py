@@ -75,7 +75,7 @@ def judge(
     if stored in ("bf16", "fp16", "fp32"):
         stored = _DTYPES.get(dtype, stored)
     word = f"compute capability {capability[0]}.{capability[1]} of {device.name}"
-    half = ""
+    warning = ""
     if LEAST_OF_ALL <= capability < LEAST["bf16"] and dtype != "float32":
         if model_type in _NO_FLOAT16:
             return Verdict(
@@ -86,19 +86,16 @@ def judge(
             stored = "bf16"
         elif stored == "bf16":
             # With `auto`, vLLM 0.33 takes what there is (config/model.py, _resolve_auto_dtype).
-            stored, half = "fp16", f"computed in float16 instead of bf16, which the {word} has not (8.0 has)"
+            stored = "fp16"
+            warning = f"computed in float16 instead of bf16, which the {word} has not (8.0 has)"
     family = next((name for name in LEAST if stored.startswith(name)), stored)
     least = max(LEAST.get(family, LEAST_OF_ALL), LEAST_OF_ALL)
     if capability < least:
         remedy = "engine.dtype: float16 would do" if family == "bf16" and capability >= LEAST_OF_ALL else ""
         remedy = remedy or f"it wants a GPU of {least[0]}.{least[1]} or newer"
         return Verdict(f"{stored} needs {least[0]}.{least[1]}, above the {word}", remedy)
-    if half:
-        return Verdict(warning=half)
-    if family == "fp8" and capability < FP8_HARDWARE:
-        return Verdict(warning=f"fp8 saves memory here, not time: the {word} has no fp8 arithmetic (8.9 has)")
-    if kv_cache_dtype == "fp8" and capability < FP8_HARDWARE:
-        return Verdict(
-            warning=f"an fp8 KV cache may be slower here: the {word} has no fp8 arithmetic (8.9 has)"
-        )
-    return Verdict()
+    if not warning and family == "fp8" and capability < FP8_HARDWARE:
+        warning = f"fp8 saves memory here, not time: the {word} has no fp8 arithmetic (8.9 has)"
+    elif not warning and kv_cache_dtype == "fp8" and capability < FP8_HARDWARE:
+        warning = f"an fp8 KV cache may be slower here: the {word} has no fp8 arithmetic (8.9 has)"
+    return Verdict(warning=warning)

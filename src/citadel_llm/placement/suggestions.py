@@ -130,8 +130,8 @@ def _residencies(wish: Wish, build: Build) -> Iterator[_Change]:
 
 def _shorter(wish: Wish, longest: int) -> list[int]:
     now = wish.model.engine.max_model_len or min(wish.model.engine.min_model_len, longest)
-    contexts = {now * 3 // 4, *_halves(now, _SHORTEST_CONTEXT)}
-    return sorted((each for each in contexts if each >= _SHORTEST_CONTEXT), reverse=True)
+    contexts = {longest, now * 3 // 4, *_halves(now, _SHORTEST_CONTEXT)}
+    return sorted((each for each in contexts if _SHORTEST_CONTEXT <= each < now), reverse=True)
 
 
 def _fewer_bits(wish: Wish, quantization: str) -> Iterator[_Change]:
