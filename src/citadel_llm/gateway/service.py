@@ -24,13 +24,21 @@ _FIRST_PASSED_DESCRIPTOR = 3
 _BACKLOG = 2048
 # Longer than clients keep an idle connection: it is they who close it, and no request meets a closed one.
 _KEEP_ALIVE_SECONDS = 75
-_POLL_SECONDS = 0.02
 # The drain's own limit is uvicorn's; this is for what follows it (closing connections and the store).
 _MARGIN_SECONDS = 5.0
 
 
 class Server(uvicorn.Server):
     """uvicorn without its signal handlers: the service decides when to stop."""
+
+    def __init__(self, settings: uvicorn.Config) -> None:
+        super().__init__(settings)
+        self.up = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept connections, and tell at once: what has begun must be drained from then on."""
+        await super().startup(sockets)
+        self.up.set()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -100,10 +108,13 @@ class GatewayService(BaseService):
         listener = open_listener(self.settings.gateway)
         self._server = Server(server_config(self.settings))
         self._serving = asyncio.create_task(self._server.run_on(listener))
-        while not self._server.started:
-            if self._serving.done():
-                self._serving.result()
-            await asyncio.sleep(_POLL_SECONDS)
+        up = asyncio.create_task(self._server.up.wait())
+        try:
+            await asyncio.wait((up, self._serving), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            up.cancel()
+        if self._serving.done():
+            self._serving.result()
         self.spawn(self._until_server_ends(), "the server")
         self.log.info("listening", address=_name(listener))
 
