@@ -180,6 +180,8 @@ def _count(asked: int | None, facts: Facts, engine_build: str) -> Iterator[Findi
         silent = [f"{gpu['pci_address']} {gpu['reason']}" for gpu in facts.get("missing") or []]
         found = "; ".join([str(len(gpus)), *(silent if gpus else [facts["reason"]])])
         first = facts.get("remedy") or "look for the others with lspci -d 10de:"
+        if gpus and silent:
+            first = "read journalctl -k -g 'NVRM|Xid', switch the host off and on, look at power and seat"
         without = [f"lower hardware_profile.gpus.count to {len(gpus)}"] if asked is not None else []
         without += ["set citadel_engine_build to cpu"] if by_engine and not gpus else []
         remedy = f"{first}, or {' and '.join(without)}"

@@ -56,7 +56,7 @@ def test_every_requirement_begins_as_the_validation_wants(machine):
         ("no-gpu", {"count": 1}, "GPUs", "0; there is no NVIDIA GPU on the PCI bus", "lspci"),
         ("mismatch", {"count": 1}, "GPUs", "0; the driver's library", "restart the host"),
         ("nouveau", {}, "GPUs", "0; nouveau drives", "role nvidia_driver"),
-        ("lost-readings", {"count": 2}, "GPUs", "1; 0000:41:00.0 answers 'GPU is lost'", "lspci"),
+        ("lost-readings", {"count": 2}, "GPUs", "1; 0000:41:00.0 answers 'GPU is lost'", "NVRM|Xid"),
         ("driver-515", {"name": "H200"}, "GPU 0 model", "NVIDIA A10G", "gpus.name"),
         ("driver-515", {"memory_gib": 25}, "GPU 0 memory", "22.5 GiB", "gpus.memory_gib"),
         ("driver-515", {"compute_capability": "8.9"}, "GPU 0 compute capability", "8.6", "gpus.compute"),

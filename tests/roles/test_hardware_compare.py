@@ -134,6 +134,14 @@ def test_a_speed_that_could_not_be_measured_is_not_met():
     assert (found.met, found.found) == (False, "not measured: no file of 64 MiB or more to read stands there")
 
 
+def test_each_remedy_for_a_storage_path_names_its_entry():
+    wanted = {"path": "/mnt/sda", "size_gib": 9e9, "free_gib": 9e9, "mounted": True, "kind": "nvme"}
+    wanted |= {"file_systems": ["zfs"], "options": ["dax"], "read_mib_s": 9e9}
+    found = compare.compare({"storage": [wanted]}, REFERENCE, REFERENCE_NOW)
+    assert len(found) == len(wanted) - 1
+    assert all("the entry /mnt/sda of hardware_profile.storage" in finding.remedy for finding in found)
+
+
 def test_a_line_says_found_wanted_and_remedy():
     (line,) = report.table(findings({"cpu": {"cores": 64}}))
     assert line == (

@@ -275,3 +275,9 @@ def test_the_controllers_copies_hold_what_varies(tmp_path):
     assert written["now"]["storage"]["/mnt/nvme0n1"]["free_gib"] == 2900.0
     assert written["findings"][-1]["now"] == "connected in 0.4 ms, answered in 1.9 ms"
     assert "At this moment" in (tmp_path / "deep/reports/llm_1.html").read_text()
+
+
+def test_the_terminals_summary_tells_of_a_gpu_that_is_lost():
+    gone = {"pci_address": "0000:02:00.0", "reason": "has fallen off the bus"}
+    facts = REFERENCE | {"gpus_missing": [gone]}
+    assert "lost     GPU 0000:02:00.0 has fallen off the bus" in report.summary(facts, now_of(facts))

@@ -129,24 +129,25 @@ def _storage(wanted: list[Facts], found: list[Facts], now: Facts) -> Iterator[Fi
 def _one_storage(wanted: Facts, found: Facts, now: Facts) -> Iterator[tuple[str, str, str, bool, str]]:
     """Yield what is asked of one path as name, found, wanted, met, remedy."""
     path, point = wanted["path"], found["mount"]
+    entry = f"the entry {path} of hardware_profile.storage"
     if wanted.get("size_gib"):
         least = float(wanted["size_gib"])
-        remedy = f"mount the storage at {path} (it is part of {point}), or lower its size_gib"
+        remedy = f"mount the storage at {path} (it is part of {point}), or lower size_gib in {entry}"
         shown = f"{found['size_gib']:g} GiB on {found['device']}"
         yield "storage", shown, f">= {least:g} GiB", found["size_gib"] >= least, remedy
     if wanted.get("free_gib"):
         least, met = float(wanted["free_gib"]), now["free_gib"] >= float(wanted["free_gib"])
-        remedy = f"make room on {point}, or lower the free_gib of {path}"
+        remedy = f"make room on {point}, or lower free_gib in {entry}"
         # What is free varies, and the report must not; whether it is enough is what lasts.
         yield "storage free at", "enough" if met else "less", f">= {least:g} GiB free", met, remedy
     if wanted.get("mounted"):
-        remedy = f"mount the storage and enter it in /etc/fstab, or drop mounted from {path}"
+        remedy = f"mount the storage and enter it in /etc/fstab, or drop mounted from {entry}"
         shown = f"part of {point} ({found['file_system']})"
         yield "storage mount", shown, "a file system of its own", point != "/", remedy
     if wanted.get("kind"):
         kind = storages.kind_of(found)
         under = ", ".join(f"{disk['name']} ({disk['transport']})" for disk in found["disks"])
-        remedy = f"mount storage of that kind at {path}, or correct its kind"
+        remedy = f"mount storage of that kind at {path}, or correct kind in {entry}"
         yield (
             "storage kind",
             f"{kind}: {under or found['device']}",
@@ -155,13 +156,13 @@ def _one_storage(wanted: Facts, found: Facts, now: Facts) -> Iterator[tuple[str,
             remedy,
         )
     if wanted.get("file_systems"):
-        remedy = f"make another file system there, or correct the file_systems of {path}"
+        remedy = f"make another file system there, or correct file_systems in {entry}"
         met = found["file_system"] in wanted["file_systems"]
         yield "storage file system", found["file_system"], " or ".join(wanted["file_systems"]), met, remedy
     if wanted.get("options"):
         missing = [option for option in wanted["options"] if option not in found["options"]]
         shown = f"without {', '.join(missing)}" if missing else "all in force"
-        remedy = f"add them in /etc/fstab and remount {point}, or drop them from {path}"
+        remedy = f"add them in /etc/fstab and remount {point}, or drop them from {entry}"
         yield "storage options", shown, ", ".join(wanted["options"]), not missing, remedy
     if wanted.get("read_mib_s"):
         yield _reading(wanted, now)
@@ -169,12 +170,13 @@ def _one_storage(wanted: Facts, found: Facts, now: Facts) -> Iterator[tuple[str,
 
 def _reading(wanted: Facts, now: Facts) -> tuple[str, str, str, bool, str]:
     least, measured = float(wanted["read_mib_s"]), now["read"] or {}
+    entry = f"the entry {wanted['path']} of hardware_profile.storage"
     speed = measured.get("mib_s")
     if speed is None:
         shown = f"not measured: {measured.get('how') or 'hardware_read_seconds is 0'}"
-        remedy = "put a model there, or a large file, and measure again; or drop read_mib_s"
+        remedy = f"put a model there, or a large file, and measure again; or drop read_mib_s from {entry}"
         return "storage reading", shown, f">= {least:g} MiB/s", False, remedy
-    remedy = f"look at the disk's health and PCIe width, or lower the read_mib_s of {wanted['path']}"
+    remedy = f"look at the disk's health and PCIe width, or lower read_mib_s in {entry}"
     met = speed >= least
     return "storage reading", "enough" if met else "less", f">= {least:g} MiB/s", met, remedy
 

@@ -22,6 +22,7 @@ def summary(facts: Facts, now: Facts) -> list[str]:
         f"{now['memory_available_gib']:g} GiB available",
         *(_storage_line(entry, now["storage"][entry["path"]]) for entry in facts["storage"]),
         f"GPUs     {gpus or 'none: ' + facts['gpus_reason']}",
+        *(f"lost     GPU {gone['pci_address']} {gone['reason']}" for gone in facts["gpus_missing"]),
         f"PCIe     IOMMU {pci['iommu']['mode']}, ACS {pci['acs']['state']}",
         f"clock    {clock} ({facts['clock']['by']})",
         f"swap     {facts['swap']['size_gib']:g} GiB, vm.swappiness {facts['swap']['swappiness']}",
