@@ -137,6 +137,16 @@ def test_what_must_be_free_is_what_vllm_takes_after_it_has_looked() -> None:
     assert must_be_free([replace(first, fixed=(), kv_cache=0)], result.machine.devices[:1]) == 1e-4
 
 
+def test_arguments_that_the_plan_does_not_read_are_a_warning() -> None:
+    arguments = ["--max_num_seqs=512", "--seed", "1", "--speculative-config", "{}"]
+    result = plan(gpus(16), ("a", 5, {"engine": {"extra_args": arguments}}))
+    [warning] = result.models[0].warnings
+    assert warning.startswith(
+        "models[0].engine.extra_args has --max_num_seqs=512, --speculative-config, whose"
+    )
+    assert warning in plan_text(result)
+
+
 def test_a_model_of_another_runtime_is_planned_and_not_served() -> None:
     other = replace(wish("b", 99, 1, runtime="transformers"), memory=None)
     result = make_plan(SHARE, "cuda", gpus(16), [wish("a", 5), other])
@@ -156,6 +166,7 @@ def test_on_the_cpu_build() -> None:
         assert model.kv_cache >= GIB
     assert result.engine_plans()["a"].gpus == ()
     assert "CPU" in plan_text(result)
+    assert "kept back (25%)" in plan_text(result)
     with pytest.raises(PlacementRefusedError, match="sleeping in host memory needs a GPU"):
         make_plan(Placement(), "cpu", host, [wish("a", 3, residency="warm")])
 

@@ -16,6 +16,16 @@ if TYPE_CHECKING:
 # For more models than this, which one another stands in the way of is not looked for.
 _MOST_COMPARED = 24
 _NODES_FOR_A_PAIR = 2_000
+# Arguments of vLLM that change how much memory an engine takes, or on how many GPUs, and that no plan reads.
+_TAKE_MEMORY = frozenset(
+    {
+        *("--block-size", "--cpu-offload-gb", "--data-parallel-size", "-dp", "--enable-lora"),
+        *("--decode-context-parallel-size", "-dcp", "--hf-overrides", "--limit-mm-per-prompt"),
+        *("--max-loras", "--max-lora-rank", "--max-num-batched-tokens"),
+        *("--max-num-seqs", "--mm-processor-kwargs", "--speculative-config", "--performance-mode"),
+        *("--no-enable-chunked-prefill", "--no-enable-prefix-caching", "--prefill-context-parallel-size"),
+    }
+)
 _WHY_PIPELINE = 'vLLM\'s documentation, "Parallelism and Scaling", advises it where there is no NVLink'
 
 
@@ -167,6 +177,10 @@ def _warnings(slots: Slots, share: Share) -> Iterator[str]:
         verdict = wish.judge(device, share.demand.memory.quantization)
         if verdict.warning:
             yield verdict.warning
+    words = wish.model.engine.extra_args
+    unknown = [word for word in words if word.partition("=")[0].replace("_", "-") in _TAKE_MEMORY]
+    if unknown:
+        yield f"{wish.entry}.engine.extra_args has {', '.join(unknown)}, whose memory is not reckoned with"
     if option.loose and option.layout.tensor_parallel > 1:
         yield "each layer is split over GPUs without a fast link between them: every token waits for it"
 

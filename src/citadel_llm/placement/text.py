@@ -22,7 +22,8 @@ def plan_text(plan: Plan) -> str:
     """The whole plan: models, devices, the host's memory, and what one should know."""
     lines = [*_models(plan), "", *_devices(plan)]
     if plan.build == "cuda":
-        lines += [_host(plan), "", _legend(plan)]
+        lines.append(_host(plan))
+    lines += ["", _legend(plan)]
     notes = list(_notes(plan))
     return "\n".join([*lines, "", *notes] if notes else lines)
 
@@ -106,7 +107,8 @@ def _legend(plan: Plan) -> str:
     }
     used = {segment.kind for use in plan.uses() for segment in segments_of(plan, use)}
     marks = [f"{BLOCKS[kind]} {word}" for kind, word in words.items() if kind in used]
-    return "   ".join([*marks, f"blank: kept back ({1 - plan.gpu_memory_share:.0%})"])
+    share = plan.host_memory_share if plan.build == "cpu" else plan.gpu_memory_share
+    return "   ".join([*marks, f"blank: kept back ({1 - share:.0%})"])
 
 
 def _notes(plan: Plan) -> Iterator[str]:
