@@ -230,6 +230,22 @@ def test_templates_in_an_inventory_are_resolved(run: Run, tmp_path: Path) -> Non
     assert result.output.startswith("qwen (citadel_models[0])")
 
 
+def test_a_template_that_cannot_be_resolved_is_named(run: Run, tmp_path: Path) -> None:
+    where = inventory(tmp_path / "i", citadel_models="{{ our_models }}", hardware_profile={"memory_gib": 64})
+    result = run("plan", "--inventory", where)
+    assert result.exit_code == 2
+    assert "'our_models' is undefined" in result.output
+    assert "plays" not in result.output
+
+
+def test_an_inventory_on_a_machine_that_was_reported(run: Run, report: Path, tmp_path: Path) -> None:
+    where = inventory(tmp_path / "i", citadel_models=[model()])
+    result = run("plan", "--inventory", where, "--report", str(report))
+    assert result.exit_code == 0, result.output
+    assert "Planned for the hardware report." in result.output
+    assert "awake always  GPU 0,1  pipeline x2" in result.output
+
+
 def test_an_inventory_that_is_wrong_names_its_variable(run: Run, tmp_path: Path) -> None:
     profile = {"memory_gib": 64, "gpus": {"count": 1, "name": "L4", "memory_gib": 24}}
     where = inventory(tmp_path / "i", citadel_models=[model(residency="sometimes")], hardware_profile=profile)

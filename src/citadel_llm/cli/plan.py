@@ -116,7 +116,7 @@ def _source(
         fail("--host names a host of an inventory: say which, with --inventory", EXIT_USAGE)
     try:
         if inventory:
-            source = of_inventory(inventory, host, Told(*told))
+            source = of_inventory(inventory, host, Told(*told), report)
         else:
             source = of_host(load_settings(directory), report or REPORT, Told(*told))
     except (SourceError, ConfigError, PlacementError) as error:

@@ -23,7 +23,7 @@ from citadel_llm.placement.devices import (
     machine_of_text,
 )
 from citadel_llm.placement.model_files import ModelFilesError, read_folder
-from citadel_llm.placement.options import Wish
+from citadel_llm.placement.options import Build, Wish
 from citadel_llm.placement.terms import PlacementError
 from citadel_llm.placement.wishes import folders_of, wishes_of
 
@@ -85,13 +85,13 @@ def of_host(settings: Settings, report: Path, told: Told) -> Source:
     return Source(settings, machine, wishes, faults, list(_measurements(settings)))
 
 
-def of_inventory(inventory: str, host: str | None, told: Told) -> Source:
+def of_inventory(inventory: str, host: str | None, told: Told, report: Path | None = None) -> Source:
     """A host of an inventory; no host is contacted.
 
     Raises:
         SourceError: The inventory cannot be read, or leaves open which host is meant.
         ConfigError: Its variables are wrong; the keys are the variables' names.
-        PlacementError: What is told, or its hardware_profile says, of the machine cannot be.
+        PlacementError: What is told, reported, or its hardware_profile says, of the machine cannot be.
     """
     variables = _variables(inventory, host)
     try:
@@ -99,7 +99,10 @@ def of_inventory(inventory: str, host: str | None, told: Told) -> Source:
     except ConfigError as error:
         problems = [replace(problem, key=variable_of(problem.key)) for problem in error.problems]
         raise ConfigError(problems) from None
-    machine = _machine_of_inventory(settings, variables, told)
+    if report is None or told.gpus or settings.engine.build == "cpu":
+        machine = _machine_of_inventory(settings, variables, told)
+    else:
+        machine = _reported(report, told, settings.engine.build)
     wishes, faults = wishes_of(settings, {})
     named = [replace(wish, entry=variable_of(wish.entry)) for wish in wishes]
     renamed = [
@@ -116,6 +119,10 @@ def _machine_here(settings: Settings, report: Path, told: Told) -> Machine:
         return machine_of_host(here, "this host" if told.host_memory is None else "as told")
     if told.gpus:
         return machine_of_text(told.gpus, here)
+    return _reported(report, told, build)
+
+
+def _reported(report: Path, told: Told, build: Build) -> Machine:
     try:
         found = json.loads(report.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -127,7 +134,7 @@ def _machine_here(settings: Settings, report: Path, told: Told) -> Machine:
         raise SourceError(
             f"{report}: cannot be read ({error}); deploy with --tags hardware, or use --gpu"
         ) from None
-    machine = machine_of_report(found if isinstance(found, Mapping) else {})
+    machine = machine_of_report(found if isinstance(found, Mapping) else {}, build)
     return machine if told.host_memory is None else replace(machine, host_memory=told.host_memory)
 
 
@@ -233,5 +240,15 @@ def _ansible(program: str, *arguments: str) -> str:
     except subprocess.TimeoutExpired:
         raise SourceError(f"{program} did not end within {_ANSIBLE_SECONDS} s") from None
     if result.returncode != 0:
-        raise SourceError((result.stderr.strip() or result.stdout.strip()) or f"{program} failed")
+        raise SourceError(_words(result.stderr.strip(), result.stdout.strip()) or f"{program} failed")
     return result.stdout
+
+
+def _words(errors: str, output: str) -> str:
+    """What a failed program of Ansible's says: its task's message where it wrote one."""
+    try:
+        [task] = json.loads(output)["plays"][0]["tasks"]
+        [answer] = task["hosts"].values()
+        return str(answer["msg"])
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return errors or output
