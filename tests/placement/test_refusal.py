@@ -88,6 +88,19 @@ def test_two_that_want_to_be_awake_on_one_gpu() -> None:
     assert "resident" not in [each.residency for each in planned(f"1x {CARD}", *freed).models]
 
 
+def test_only_those_that_can_never_be_are_left_out_of_many() -> None:
+    # The first of the catalogue, among more than are tried one by one.
+    many = [real("phi-3-mini-4k", at) for at in range(20)]
+    many[0] = real("deepseek-v3", 0)
+    many[7] = real("phi-3-mini-4k", 7, engine={"tensor_parallel_size": 3})
+    named = [
+        replace(each, model=each.model.model_copy(update={"name": f"m{at}"})) for at, each in enumerate(many)
+    ]
+    error = refused(f"2x {CARD}", *named)
+    assert ("models[0] removed", "models[7] removed") in settings(error)
+    assert "(m7) has no place: its shape cannot be laid out with tensor_parallel_size 3 on 2" in str(error)
+
+
 def test_pinned_to_one_gpu_while_another_is_free() -> None:
     first = real("phi-3-mini-4k", 0, engine={"gpus": [0]}, residency="resident")
     second = real("phi-3-mini-4k", 1, engine={"gpus": [0]}, residency="resident")

@@ -117,7 +117,8 @@ def refuse(
 
     reasons = _reasons(problem, faults)
     involved = {name for reason in reasons for name in reason.models}
-    suggestions = suggest(placement, problem.build, problem.machine, wishes, involved)
+    hopeless = {each.models[0] for each in reasons if each.device is None and len(each.models) == 1}
+    suggestions = suggest(placement, problem.build, problem.machine, wishes, involved, hopeless=hopeless)
     return PlacementRefusedError(reasons, suggestions, not problem.budget.cut_short)
 
 
@@ -167,8 +168,13 @@ def _alone(problem: "Problem", demand: Demand) -> list[Reason]:
         )
         reasons.append(Reason(text, needed - usable, (name,)))
     if not reasons:
-        count = len(problem.slots.devices)
-        text = f"{demand.wish.entry} ({name}) has no place: its shape cannot be laid out on {count} GPU(s)"
+        count, engine = len(problem.slots.devices), demand.wish.model.engine
+        sizes = ("tensor_parallel_size", "pipeline_parallel_size")
+        told = [f"{key} {getattr(engine, key)}" for key in sizes if getattr(engine, key)]
+        how = f" with {' and '.join(told)}" if told else ""
+        text = (
+            f"{demand.wish.entry} ({name}) has no place: its shape cannot be laid out{how} on {count} GPU(s)"
+        )
         if not count:
             found = f"the machine has 0 GPUs ({problem.machine.origin})"
             text = f"{demand.wish.entry} ({name}) has no place: {found}"

@@ -42,8 +42,19 @@ def suggest(
     machine: Machine,
     wishes: Sequence[Wish],
     involved: Iterable[str],
+    *,
+    hopeless: Iterable[str] = (),
 ) -> tuple[Suggestion, ...]:
-    """What would fit, the smallest change first; every one was planned."""
+    """What would fit, the smallest change first; every one was planned.
+
+    Args:
+        placement: The shares of memory that may be taken.
+        build: The engine's build.
+        machine: What there is.
+        wishes: The models.
+        involved: The names of those that the reasons speak of: they are looked at first.
+        hopeless: The names of those that cannot be even alone.
+    """
     from citadel_llm.placement.planner import fits  # noqa: PLC0415 - the planner calls this, when it refuses
 
     known: dict[int, Demand] = {}
@@ -54,7 +65,7 @@ def suggest(
         left -= 1
         return left >= 0 and fits(placement, build, machine, changed, known, _NODES)
 
-    found = [*_left_out(wishes, fit), *_together(wishes, build, fit)]
+    found = [*_left_out(wishes, set(hopeless), fit), *_together(wishes, build, fit)]
     found += _one_model(wishes, set(involved), build, fit)
     found.sort(key=lambda each: (each.cost, len(each.settings), each.settings))
     shown = found[:_MOST_SHOWN]
@@ -204,12 +215,21 @@ def _all_four_bits(wishes: Sequence[Wish], fit: Fit) -> Iterator[Suggestion]:
         )
 
 
-def _left_out(wishes: Sequence[Wish], fit: Fit) -> Iterator[Suggestion]:
+def _left_out(wishes: Sequence[Wish], hopeless: set[str], fit: Fit) -> Iterator[Suggestion]:
     """The largest set that fits: without one model if that is enough, the last of the catalogue first."""
-    served = [at for at, wish in enumerate(wishes) if wish.model.served]
-    if len(served) == 1:
+    everyone = [at for at, wish in enumerate(wishes) if wish.model.served]
+    served = [at for at in everyone if wishes[at].model.name not in hopeless]
+    if len(everyone) == 1 or not served:
         return
-    for gone in reversed(served[-_MOST_MODELS:]):
+    if len(served) < len(everyone):
+        if fit([wishes[at] for at in served]):
+            yield _without(wishes, [at for at in everyone if at not in served])
+            return
+        # Without them there is too much, still: no single one will do.
+        alone: list[int] = []
+    else:
+        alone = served[-_MOST_MODELS:]
+    for gone in reversed(alone):
         if fit([wish for at, wish in enumerate(wishes) if at != gone]):
             yield _without(wishes, (gone,))
             return
@@ -226,7 +246,7 @@ def _left_out(wishes: Sequence[Wish], fit: Fit) -> Iterator[Suggestion]:
         if fit([wishes[each] for each in (*kept, at)]):
             kept.append(at)
     if kept:
-        yield _without(wishes, tuple(at for at in served if at not in kept))
+        yield _without(wishes, [at for at in everyone if at not in kept])
 
 
 def _without(wishes: Sequence[Wish], gone: Sequence[int]) -> Suggestion:
