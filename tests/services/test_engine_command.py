@@ -79,6 +79,16 @@ def test_a_model_that_keeps_no_cache_is_given_none() -> None:
     assert "--kv-cache-memory-bytes" not in arguments(host, host.models[0])
 
 
+def test_an_encoder_finds_its_own_length_unless_told() -> None:
+    plan = PLAN | {"kv_cache_bytes": 0}
+    assert "--max-model-len" not in line("cuda", task="embed", plan=plan)
+    assert "--max-model-len 300" in line("cuda", task="embed", plan=plan, max_model_len=300)
+    # One that keeps a cache has only as much of it as the plan says.
+    assert "--max-model-len 4096" in line("cuda", task="embed", plan=PLAN)
+    on_cpu = PLAN | {"gpus": [], "pipeline_parallel_size": 1, "gpu_memory_utilization": None}
+    assert "--max-model-len" not in line("cpu", task="embed", plan=on_cpu)
+
+
 def test_the_plan_sizes_the_cpu_s_cache() -> None:
     host = settings(
         "cpu", plan=PLAN | {"gpus": [], "pipeline_parallel_size": 1, "gpu_memory_utilization": None}

@@ -53,12 +53,24 @@ def _placed(settings: Settings, model: Model) -> list[str]:
             words += ["--kv-cache-memory-bytes", str(plan.kv_cache_bytes)] if plan.kv_cache_bytes else []
         elif engine.kv_cache_gib is not None:
             words += ["--kv-cache-memory-bytes", str(engine.kv_cache_gib * _GIB)]
-    if model.max_model_len is not None:
-        words += ["--max-model-len", str(model.max_model_len)]
+    length = _length(settings, model)
+    if length is not None:
+        words += ["--max-model-len", str(length)]
     sizes = ["--tensor-parallel-size", str(tensor), "--pipeline-parallel-size", str(pipeline)]
     if engine.kv_cache_dtype != "auto":
         words += ["--kv-cache-dtype", engine.kv_cache_dtype]
     return [*sizes, *words]
+
+
+def _length(settings: Settings, model: Model) -> int | None:
+    """The longest context that vLLM is told; none where it finds its own.
+
+    Of encoders it knows better: sentence_bert_config.json may allow less than config.json (256 of 512 tokens
+    for all-MiniLM-L6-v2), and more than that, said outright, is refused (vLLM 0.33, config/model.py,
+    _get_and_verify_max_len). They keep no cache, so the plan's memory does not hang on it.
+    """
+    keeps_cache = model.plan is None or (settings.engine.build == "cuda" and model.plan.kv_cache_bytes > 0)
+    return model.max_model_len if model.task != "embed" or keeps_cache else model.engine.max_model_len
 
 
 def environment(settings: Settings, model: Model, environ: Mapping[str, str] | None = None) -> dict[str, str]:
