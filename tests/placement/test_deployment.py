@@ -212,6 +212,7 @@ def test_all_faults_are_told_with_their_entries() -> None:
         "/models/c/model.safetensors",
         "models[3].architecture",
     ]
+    assert faults[2].message == "its header is not JSON (the files of models[2], c)"
     assert "describes 7.12 GiB of weights, the files in /models/d hold 27.51" in faults[3].message
 
 

@@ -67,7 +67,11 @@ def _numbers_of(settings: Settings, model: Model, entry: str, answers: Answers) 
         places.append(_on_the_hub(f"{model.source.repository}@{model.source.revision}"))
     for folder in places:
         if folder in answers and not _is_absent(folder, answers[folder]):
-            found = numbers_of_files(folder, answers[folder])
+            try:
+                found = numbers_of_files(folder, answers[folder])
+            except PlacementError as error:
+                whose = f"{error.message} (the files of {entry}, {model.name})"
+                raise PlacementError(error.entry, whose, error.remedy) from None
             break
     if model.architecture is None and found is not None:
         return found
