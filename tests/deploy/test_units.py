@@ -119,7 +119,18 @@ def test_plans_a_start(gateway: object, engine: object, expected: list[str]) -> 
     [
         pytest.param(unit(ENGINE, "inactive", "dead", enabled=False), [], id="nobody wanted it"),
         pytest.param(unit(ENGINE, enabled=False), [], id="somebody started it"),
-        pytest.param(unit(ENGINE), [f"disable {ENGINE}"], id="it ran always before"),
+        pytest.param(unit(ENGINE), [f"stop {ENGINE}", f"disable {ENGINE}"], id="it ran always before"),
+        pytest.param(
+            unit(ENGINE, revision="old"),
+            [f"stop {ENGINE}", f"disable {ENGINE}"],
+            id="it ran always before, with another plan",
+        ),
+        pytest.param(
+            unit(ENGINE, "activating", "auto-restart", revision=""),
+            [f"stop {ENGINE}", f"disable {ENGINE}"],
+            id="it was to run always, and crashes",
+        ),
+        pytest.param(unit(ENGINE, "inactive", "dead"), [f"disable {ENGINE}"], id="it was to run always"),
         pytest.param(
             unit(ENGINE, enabled=False, revision="old"),
             [f"restart --no-block {ENGINE}"],

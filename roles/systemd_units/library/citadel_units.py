@@ -196,17 +196,26 @@ def plan_start(
     target: Unit | None,
     on_demand: frozenset[str] = frozenset(),
 ) -> Plan:
-    """Plan for services that shall run; those on demand are only brought up to date where they run."""
+    """Plan for services that shall run; those on demand are only brought up to date where they run.
+
+    One that ran always and is on demand now, is stopped: the others were given its memory.
+    """
     every = [unit for unit in (*units.values(), target) if unit]
+    no_longer = [unit.name for unit in every if unit.enabled and unit.name in on_demand]
+    still_up = [name for name in no_longer if units[name].active not in {"inactive", "failed"}]
     always = [unit for unit in every if unit.name not in on_demand]
-    restart = [name for name in wanted if units[name].runs and units[name].revision != wanted[name]]
+    restart = [
+        name
+        for name in wanted
+        if units[name].runs and units[name].revision != wanted[name] and name not in no_longer
+    ]
     start = [name for name in wanted if not units[name].runs and name not in on_demand]
     if target and target.active != "active":
         start.append(target.name)
     return Plan(
         reload=any(unit.outdated for unit in every),
-        stop=leftover,
-        disable=[*leftover, *(unit.name for unit in every if unit.enabled and unit.name in on_demand)],
+        stop=[*leftover, *still_up],
+        disable=[*leftover, *no_longer],
         enable=[unit.name for unit in always if not unit.enabled and unit.name not in leftover],
         restart=restart,
         start=start,
