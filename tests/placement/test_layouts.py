@@ -148,6 +148,8 @@ def test_what_cannot_be_is_refused_with_the_reason(engine: dict[str, Any], reaso
         ((7, 5), "awq", "auto", "", ""),
         ((7, 0), "awq", "auto", "awq needs 7.5", ""),
         ((7, 0), "fp16", "auto", "fp16 needs 7.5", ""),
+        # A card of 7.5 would do, in float16.
+        ((6, 1), "bf16", "auto", "fp16 needs 7.5", ""),
         ((8, 6), "fp8", "auto", "", "saves memory here, not time"),
         ((8, 9), "fp8", "auto", "", ""),
         (None, "fp8", "auto", "", ""),

@@ -76,7 +76,7 @@ def judge(
         stored = _DTYPES.get(dtype, stored)
     word = f"compute capability {capability[0]}.{capability[1]} of {device.name}"
     warning = ""
-    if LEAST_OF_ALL <= capability < LEAST["bf16"] and dtype != "float32":
+    if capability < LEAST["bf16"] and dtype != "float32":
         if model_type in _NO_FLOAT16:
             return Verdict(
                 f"{model_type} is not computed in float16, and bf16 needs 8.0, above the {word}",
