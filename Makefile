@@ -5,7 +5,7 @@ BIN := .venv/bin
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -H -E env PYTHONDONTWRITEBYTECODE=1)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-PYTHON_SOURCES := src scripts library roles tests molecule
+PYTHON_SOURCES := src scripts library module_utils roles tests molecule
 SHELL_SOURCES := .ci/run scripts/bootstrap scripts/demo scripts/lock
 
 .PHONY: help

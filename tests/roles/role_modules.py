@@ -5,8 +5,13 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
+import ansible.module_utils
+
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = ROOT / "roles"
+
+# Where Ansible looks for what modules of `library/` share (ansible.cfg).
+ansible.module_utils.__path__.append(str(ROOT / "module_utils"))
 
 
 @functools.cache

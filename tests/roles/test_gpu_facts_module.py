@@ -12,6 +12,7 @@ from .gpu_recordings import ALL, RECORDINGS, Machine
 from .role_modules import load
 
 gpu_facts = load("library/citadel_gpu_facts.py")
+kernel, smi = gpu_facts.kernel, gpu_facts.smi
 
 
 @pytest.fixture
@@ -196,12 +197,12 @@ def test_of_two_directions_the_one_that_is_refused_counts(facts):
     ],
 )
 def test_the_kinds_of_links(label, kind):
-    assert gpu_facts.kind_of(label) == kind
+    assert smi.kind_of(label) == kind
 
 
 @pytest.mark.parametrize("text", ["", "Legend:\n", "\tGPU0\tCPU Affinity\n", "no matrix\n"])
 def test_what_is_no_matrix_tells_nothing(text):
-    assert gpu_facts.parse_matrix(text) == {}
+    assert smi.parse_matrix(text) == {}
 
 
 def test_one_gpu_is_asked_for_no_links(tmp_path):
@@ -340,7 +341,7 @@ def test_when_one_question_gets_no_answer_the_next_gpu_is_not_asked(tmp_path):
     ],
 )
 def test_readings(text, value):
-    assert gpu_facts.number(text) == value
+    assert smi.number(text) == value
 
 
 @pytest.mark.parametrize(
@@ -360,7 +361,7 @@ def test_how_far_the_fabric_manager_is(state, status, fabric):
     told = ElementTree.SubElement(gpu, "fabric")
     for key, text in (("state", state), ("status", status)):
         ElementTree.SubElement(told, key).text = text
-    assert gpu_facts.fabric_of(gpu) == fabric
+    assert smi.fabric_of(gpu) == fabric
 
 
 def changed(machine, change):
@@ -411,7 +412,7 @@ def test_a_process_with_a_strange_name_hides_no_gpu(name, tmp_path):
     ],
 )
 def test_the_kernel_module(text, found):
-    assert gpu_facts.kernel_module(text) == found
+    assert kernel.kernel_module(text) == found
 
 
 def program(tmp_path, text):

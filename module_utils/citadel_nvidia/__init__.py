@@ -1,0 +1,1 @@
+"""What nvidia-smi and the kernel tell of NVIDIA's GPUs, for the module citadel_gpu_facts."""
