@@ -281,3 +281,15 @@ def test_the_terminals_summary_tells_of_a_gpu_that_is_lost():
     gone = {"pci_address": "0000:02:00.0", "reason": "has fallen off the bus"}
     facts = REFERENCE | {"gpus_missing": [gone]}
     assert "lost     GPU 0000:02:00.0 has fallen off the bus" in report.summary(facts, now_of(facts))
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("ok", "peer-to-peer works"),
+        ("GNS", "no peer-to-peer (GNS)"),
+        ("unknown", "peer-to-peer not known"),
+    ],
+)
+def test_peer_to_peer_that_was_not_told_is_not_denied(word, said):
+    assert machine("gpu_picture").peer_shown(word) == said

@@ -190,4 +190,5 @@ def _words(canvas: Canvas, links: list[Facts], left: float, y: float) -> float:
 
 def peer_shown(word: str) -> str:
     """Return for people what the driver says of peer-to-peer."""
-    return "peer-to-peer works" if word == "ok" else f"no peer-to-peer ({word})"
+    told = {"ok": "peer-to-peer works", "unknown": "peer-to-peer not known"}
+    return told.get(word, f"no peer-to-peer ({word})")
