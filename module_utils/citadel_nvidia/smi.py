@@ -42,8 +42,8 @@ def switch(text: str | None) -> str:
 def fabric_of(gpu: ElementTree.Element) -> str:
     """Return how far the fabric manager has joined a GPU to its NVSwitches; empty where there are none.
 
-    nvidia-smi's manual, "Fabric": the state is Completed, In Progress, Not Started or Not Supported, and the
-    status of what is completed Success, or a failure.
+    It goes from Not Started through In Progress to Completed (https://github.com/NVIDIA/NVSentinel/issues/883);
+    the status counts once it is completed (NVML's reference, nvmlGpuFabricInfo_t).
     """
     state, status = (gpu.findtext(f"fabric/{key}", "").strip() for key in ("state", "status"))
     if state.lower() in ("", "n/a", "[n/a]", "not supported"):
