@@ -292,6 +292,10 @@ def test_as_many_as_the_largest_site_has(links: bool) -> None:
     assert sum(each.residency == "resident" for each in result.models) > 100
 
 
+def test_a_catalogue_may_be_longer_than_pythons_stack() -> None:
+    assert fits(SHARE, "cuda", gpus(80), [wish(f"m{at}", 1, at) for at in range(1200)], {})
+
+
 def _eight_by_eight() -> Any:
     from citadel_llm.placement.devices import Link  # noqa: PLC0415
 

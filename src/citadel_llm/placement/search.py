@@ -129,7 +129,7 @@ class Search:
         self._most_nodes, self.nodes = budget.open(), 0
         places: dict[int, Place] = {}
         try:
-            found = self._place(self.order(), 0, State(self._slots), places)
+            found = self._place(self.order(), State(self._slots), places)
         except _ExhaustedError:
             budget.cut_short = True
             found = False
@@ -196,17 +196,24 @@ class Search:
 
         return sorted(range(len(self._demands)), key=key)
 
-    def _place(self, order: list[int], depth: int, state: State, places: dict[int, Place]) -> bool:
-        if depth == len(order):
-            return True
-        index = order[depth]
-        for place in self.places(index, state):
-            before = state.put(place, self._residencies[index])
-            places[index] = place
-            if self._place(order, depth + 1, state, places):
-                return True
-            state.take_back(before)
-        return False
+    def _place(self, order: list[int], state: State, places: dict[int, Place]) -> bool:
+        """Place the models in this order; a stack of its own, for catalogues may be longer than Python's."""
+        trials: list[Iterator[Place]] = []
+        undo: list[list[tuple[int, int, int]]] = []
+        while len(undo) < len(order):
+            index = order[len(undo)]
+            if len(trials) == len(undo):
+                trials.append(self.places(index, state))
+            place = next(trials[-1], None)
+            if place is not None:
+                undo.append(state.put(place, self._residencies[index]))
+                places[index] = place
+                continue
+            trials.pop()
+            if not undo:
+                return False
+            state.take_back(undo.pop())
+        return True
 
     def _seats(
         self, option: Option, residency: Residency, state: State, taken: tuple[int, ...]
