@@ -89,6 +89,13 @@ def test_a_plan_is_made_anew_for_another_machine(machine: Machine) -> None:
     assert deploy(host, machine, {}, [], stands(first, host)).fresh is not None
 
 
+def test_a_plan_of_an_arithmetic_that_was_wrong_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = settings(model("phi"))
+    first = deploy(host, TWO, {}, [], NOTHING)
+    monkeypatch.setattr("citadel_llm.placement.deployment._ARITHMETIC", 2)
+    assert deploy(host, TWO, {}, [], stands(first, host)).fresh is not None
+
+
 def measured(host: Settings, **changes: Any) -> Measurement:
     known = Measurement(
         model="phi",

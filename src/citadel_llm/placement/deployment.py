@@ -28,6 +28,9 @@ _ASIDE: dict[str, Any] = {
     "engine": {"start_timeout", "drain_timeout", "stall_timeout"},
 }
 
+# To be raised when a plan that an older release made may be wrong, and is not to be kept.
+_ARITHMETIC = 1
+
 
 class PlacementFaultsError(Exception):
     """The catalogue cannot be planned with.
@@ -118,8 +121,9 @@ def deploy(
 
 
 def checksum(settings: Settings, machine: Machine) -> str:
-    """A short name for what a plan is made from: the wishes, the shares and the machine."""
+    """A short name for what a plan is made from: the wishes, the shares, the machine and the arithmetic."""
     parts = {
+        "arithmetic": _ARITHMETIC,
         "build": settings.engine.build,
         "shares": [settings.placement.gpu_memory_share, settings.placement.host_memory_share],
         "models": [model.model_dump(mode="json", exclude=_ASIDE) for model in settings.models],
