@@ -3,6 +3,7 @@
 import pytest
 
 from citadel_llm.config import EnginePlan, Settings
+from citadel_llm.config.inventory import said_of_variables
 
 from .role_modules import ROOT, load
 
@@ -29,7 +30,7 @@ def test_the_version_of_vllm_is_the_locks(build):
 
 def test_messages_speak_of_the_inventorys_variables():
     message = "models[0].engine: ...; set models[1].residency or citadel_models[2], my.models[3]"
-    assert plugin.in_the_inventorys_words(message) == (
+    assert said_of_variables(message) == (
         "citadel_models[0].engine: ...; set citadel_models[1].residency or citadel_models[2], my.models[3]"
     )
 

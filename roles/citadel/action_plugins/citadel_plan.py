@@ -6,7 +6,7 @@ All arithmetic is the application's (`citadel_llm.placement`); this hands it wha
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 _MEMORY_TOTAL = re.compile(r"^MemTotal:\s+(\d+) kB$", re.MULTILINE)
 _KIB_IN_GIB = 1024**2
 _LOCKED = re.compile(r"^vllm(?:-cpu)?==([\w.]+)", re.MULTILINE)
-# How the application names a model's place in the catalogue, and how an inventory does.
-_ENTRY = re.compile(r"(?<![\w.])models\[")
 
 
 def host_report(meminfo: str, gpus: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,11 +40,6 @@ def locked_vllm(source: Path, build: str) -> str | None:
     lock = source.parent / "requirements" / f"engine-{build}.txt"
     found = _LOCKED.search(lock.read_text(encoding="utf-8"))
     return found[1] if found else None
-
-
-def in_the_inventorys_words(message: str) -> str:
-    """Return a message with the catalogue's entries as the inventory calls them."""
-    return _ENTRY.sub("citadel_models[", message)
 
 
 def without_gpus(gpus: Mapping[str, Any]) -> str:
@@ -98,7 +91,12 @@ class ActionModule(ActionBase):
             sys.path.insert(0, str(source))
         try:
             import citadel_llm.placement.deployment as placement  # noqa: PLC0415 - found by the line above
-            from citadel_llm.config.inventory import VARIABLES, plain, settings_of  # noqa: PLC0415
+            from citadel_llm.config.inventory import (  # noqa: PLC0415
+                VARIABLES,
+                plain,
+                said_of_variables,
+                settings_of,
+            )
         except ImportError as error:
             raise AnsibleActionFail(
                 f"{error}: run ansible-playbook from an environment with requirements.txt installed"
@@ -127,13 +125,14 @@ class ActionModule(ActionBase):
             )
         except placement.PlacementFaultsError as error:
             # Ansible would append the cause's text, in other words, to what is said here.
-            raise AnsibleActionFail(_listed(str(fault) for fault in error.faults)) from None
+            faults = [said_of_variables(str(fault)) for fault in error.faults]
+            raise AnsibleActionFail(_listed(faults)) from None
         except PlacementError as error:
-            raise AnsibleActionFail(f"{in_the_inventorys_words(str(error))}\nNothing was changed.") from None
+            raise AnsibleActionFail(f"{said_of_variables(str(error))}\nNothing was changed.") from None
         if deployment.fresh is None:
             table = ["The deployed plan is kept:", *short_table(settings, deployment.plans)]
         else:
-            table = in_the_inventorys_words(plan_text(deployment.fresh)).splitlines()
+            table = said_of_variables(plan_text(deployment.fresh)).splitlines()
         result |= {
             "changed": False,
             "models": planned(plain(variables["citadel_models"]), deployment.plans),
@@ -156,6 +155,6 @@ class ActionModule(ActionBase):
         return machine_of_profile({"memory_gib": report["facts"]["memory_gib"], **profile}, build)
 
 
-def _listed(faults: Iterator[str]) -> str:
-    lines = [f"- {in_the_inventorys_words(fault)}" for fault in faults]
+def _listed(faults: list[str]) -> str:
+    lines = [f"- {fault}" for fault in faults]
     return "\n".join([f"{len(lines)} of the models cannot be planned with. Nothing was changed.", *lines])
