@@ -93,7 +93,7 @@ def test_the_reference_server_meets_the_examples_profile():
         # Without swap, how eagerly it would be used is no matter.
         ({"swap": {"swappiness": 5}}, {}, []),
         ({"network": {"own_name": True}}, {}, []),
-        ({"network": {"names": ["pypi.example.net"]}}, {}, ["name pypi.example.net"]),
+        ({"network": {"names": ["packages.example.net"]}}, {}, ["name packages.example.net"]),
         (
             {"memory_gib": 512, "cpu": {"cores": 64}, "os": {"kernel": "7"}},
             {},
