@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 _WORDS = {
     "bootstrap": "Controller: the tools in .venv",
     "lab_host": "Lab host: a machine of its own, booted, with SSH",
-    "citadel": "Preflight: the inventory, before anything is touched",
+    "citadel": "Preflight: the inventory, and whether the models fit, before anything is touched",
+    "nvidia_driver": "Driver: the GPUs', where the site asks for it",
     "hardware": "Hardware: what the host has, against the profile",
     "citadel_user": "Accounts: the operator, limits, kernel settings, firewall",
     "python_env": "Python: interpreter, uv, the engine's environment",
