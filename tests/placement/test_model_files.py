@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from citadel_llm.placement import model_files
 from citadel_llm.placement.memory import memory_of
-from citadel_llm.placement.model_files import ModelFilesError, read_folder, read_header
-from citadel_llm.placement.numbers import numbers_of_files, numbers_of_folder
+from citadel_llm.placement.model_files import ModelFilesError, answer, read_folder, read_header
+from citadel_llm.placement.numbers import numbers_of_files
 from citadel_llm.placement.terms import PlacementError
 
 from .samples import entry
@@ -88,7 +88,7 @@ def test_a_folder_is_read(folder: Path) -> None:
 
 
 def test_the_formula_agrees_with_the_files(folder: Path) -> None:
-    numbers = numbers_of_folder(folder)
+    numbers = numbers_of_files(str(folder), answer(folder))
     model = entry(CONFIG)
     of_files = memory_of(model, numbers, "cuda", "models[0]")
     assert of_files.weight_bytes == of_files.parameters * 2
@@ -135,7 +135,7 @@ def test_pickles_are_counted_by_their_size(folder: Path) -> None:
     (folder / "pytorch_model-00002-of-00002.bin").write_bytes(bytes(500))
     read = read_folder(folder)
     assert (read["weight_bytes"], read["tensors"]) == (1500, None)
-    assert "2 .bin file(s)" in numbers_of_folder(folder).origin
+    assert "2 .bin file(s)" in numbers_of_files(str(folder), answer(folder)).origin
 
 
 ONE = {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
@@ -217,7 +217,7 @@ def test_a_broken_folder_names_what_is_wrong(
     else:
         (folder / name).write_bytes(content)
     with pytest.raises(PlacementError, match=message) as caught:
-        numbers_of_folder(folder)
+        numbers_of_files(str(folder), answer(folder))
     assert caught.value.entry.startswith(str(folder))
 
 
@@ -233,6 +233,5 @@ def test_it_runs_alone_on_a_bare_host(folder: Path, tmp_path: Path) -> None:
     )
     answers = json.loads(run.stdout)
     assert answers[str(folder)] == read_folder(folder)
-    assert numbers_of_files(str(folder), answers[str(folder)]) == numbers_of_folder(folder)
     with pytest.raises(PlacementError, match=r"missing/config\.json: cannot be read"):
         numbers_of_files(missing, answers[missing])

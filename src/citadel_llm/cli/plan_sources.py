@@ -22,7 +22,7 @@ from citadel_llm.placement.devices import (
     machine_of_report,
     machine_of_text,
 )
-from citadel_llm.placement.model_files import ModelFilesError, read_folder
+from citadel_llm.placement.model_files import answer
 from citadel_llm.placement.options import Build, Wish
 from citadel_llm.placement.terms import PlacementError
 from citadel_llm.placement.wishes import folders_of, wishes_of
@@ -79,7 +79,7 @@ def of_host(settings: Settings, report: Path, told: Told) -> Source:
     """
     machine = _machine_here(settings, report, told)
     answers = {
-        str(folder): _answer(folder) for model in settings.models for folder in folders_of(settings, model)
+        str(folder): answer(folder) for model in settings.models for folder in folders_of(settings, model)
     }
     wishes, faults = wishes_of(settings, answers)
     return Source(settings, machine, wishes, faults, list(_measurements(settings)))
@@ -162,13 +162,6 @@ def _memory_here() -> int:
     return int(psutil.virtual_memory().total)
 
 
-def _answer(folder: Path) -> Mapping[str, Any]:
-    try:
-        return read_folder(folder)
-    except ModelFilesError as error:
-        return {"error": str(error)}
-
-
 def _measurements(settings: Settings) -> Sequence[Measurement]:
     found = []
     for model in settings.models:
@@ -204,10 +197,10 @@ def _variables(inventory: str, host: str | None) -> dict[str, Any]:
 
 def _templated(inventory: str, host: str, values: Mapping[str, Any]) -> dict[str, Any]:
     expression = "{{ {" + ", ".join(f"'{key}': {key}" for key in values) + "} }}"
-    answer = _ansible(
+    said = _ansible(
         "ansible", "-i", inventory, host, "-m", "ansible.builtin.debug", "-a", json.dumps({"msg": expression})
     )
-    result = json.loads(answer)["plays"][0]["tasks"][0]["hosts"][host]
+    result = json.loads(said)["plays"][0]["tasks"][0]["hosts"][host]
     if not isinstance(result.get("msg"), dict):
         raise SourceError(f"{inventory}: {result.get('msg')}")
     return dict(result["msg"])

@@ -225,15 +225,17 @@ def _kind(value: Any) -> str:
     return names.get(type(value), "null")
 
 
+def answer(folder: Path) -> "dict[str, Any]":
+    """What a folder tells, or `{"error": "..."}`."""
+    try:
+        return read_folder(folder)
+    except ModelFilesError as error:
+        return {"error": str(error)}
+
+
 def main(folders: list[str]) -> None:
     """Print what each folder tells as one JSON object."""
-    answer = {}
-    for folder in folders:
-        try:
-            answer[folder] = read_folder(Path(folder))
-        except ModelFilesError as error:
-            answer[folder] = {"error": str(error)}
-    json.dump(answer, sys.stdout)
+    json.dump({folder: answer(Path(folder)) for folder in folders}, sys.stdout)
     sys.stdout.write("\n")
 
 

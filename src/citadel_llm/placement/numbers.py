@@ -2,12 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from citadel_llm.config.schema import Model
 
-from .model_files import ModelFilesError, read_folder
 from .terms import PlacementError
 
 
@@ -28,21 +26,6 @@ class Numbers:
     tensors: Mapping[str, Any] | None
     origin: str
     entry: str
-
-
-def numbers_of_folder(path: Path) -> Numbers:
-    """The numbers of a folder in Hugging Face's layout.
-
-    Raises:
-        PlacementError: A file is missing or broken; the error names it.
-    """
-    try:
-        return numbers_of_files(str(path), read_folder(path))
-    except ModelFilesError as error:
-        entry, _, message = str(error).partition(": ")
-        raise PlacementError(
-            entry, message, "fetch the model again, or write its numbers in the catalogue"
-        ) from None
 
 
 def numbers_of_files(folder: str, answer: Mapping[str, Any]) -> Numbers:
