@@ -3,8 +3,10 @@ from pathlib import Path
 import pytest
 
 from citadel_llm.config import ConfigError, Settings, load
+from citadel_llm.config.gateway import Gateway
+from citadel_llm.config.parts import SecretReference
 from citadel_llm.config.reference import markdown
-from citadel_llm.config.schema import EngineOptions, Gateway, SecretReference
+from citadel_llm.config.schema import EngineOptions
 
 from .layer_files import WriteLayers
 
@@ -18,7 +20,7 @@ MODEL = "models: [{name: a, source: {kind: folder, path: /x}, %s}]"
     [
         ("gatway: {}", "gatway", "there is no such setting; did you mean 'gateway'?"),
         ("gateway: {prot: 1}", "gateway.prot", "there is no such setting; did you mean 'port'?"),
-        ("gateway: {zzz: 1}", "gateway.zzz", "there is no such setting; there are: address, connect_timeout"),
+        ("gateway: {zzz: 1}", "gateway.zzz", "there is no such setting; there are: accounting, address"),
         ("gateway: {port: 70000}", "gateway.port", "must be less than or equal to 65535, not 70000"),
         ("gateway: {port: http}", "gateway.port", "must be a valid integer"),
         ("gateway: {address: localhost}", "gateway.address", "must be an IP address such as 0.0.0.0"),

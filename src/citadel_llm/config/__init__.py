@@ -6,6 +6,7 @@
 """
 
 from citadel_llm.config.errors import ConfigError, Problem
+from citadel_llm.config.gateway import Gateway
 from citadel_llm.config.layers import DEFAULT_DIRECTORY, Layers, Origin, read_layers
 from citadel_llm.config.loader import load, validate
 from citadel_llm.config.schema import (
@@ -13,7 +14,6 @@ from citadel_llm.config.schema import (
     EngineOptions,
     EnginePlan,
     FolderSource,
-    Gateway,
     HubSource,
     Logging,
     Model,

@@ -11,7 +11,8 @@ from pydantic_core import ErrorDetails
 
 from citadel_llm.config.errors import ConfigError, Problem, show_value
 from citadel_llm.config.layers import KeyPath, Layers, dotted_path, read_layers
-from citadel_llm.config.schema import MisfitError, Settings
+from citadel_llm.config.parts import MisfitError
+from citadel_llm.config.schema import Settings
 
 
 def load(directory: Path | None = None) -> Settings:

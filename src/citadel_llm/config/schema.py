@@ -3,22 +3,14 @@
 No secret is a setting: where one is needed, a setting refers to it (`SecretReference`).
 """
 
-import ipaddress
 import math
-import os
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import quote, urlsplit, urlunsplit
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    JsonValue,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, JsonValue, field_validator, model_validator
+
+from citadel_llm.config.gateway import Gateway
+from citadel_llm.config.parts import MisfitError, ModelName, Part, Seconds
 
 # struct sockaddr_un holds 108 bytes, the closing zero among them.
 _SOCKET_PATH_LIMIT = 107
@@ -55,62 +47,8 @@ _REFUSED_ARGUMENTS = {
     "-tp": "use tensor_parallel_size",
 }
 
-Port = Annotated[int, Field(ge=1, le=65535)]
-ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
-Seconds = Annotated[float, Field(gt=0)]
 
-
-def _read_network(value: object) -> object:
-    try:
-        return ipaddress.ip_network(str(value))
-    except ValueError as error:
-        message = f"must be a network such as 10.0.0.0/8, not {value!r} ({error})"
-        raise ValueError(message) from None
-
-
-# Read before pydantic tries both kinds and tells of two mistakes where there is one.
-Network = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, BeforeValidator(_read_network)]
-
-
-class MisfitError(ValueError):
-    """Two settings do not go together. `path` leads to the one to change."""
-
-    def __init__(self, path: tuple[str | int, ...], message: str) -> None:
-        super().__init__(message)
-        self.path = path
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class SecretReference(_Part):
-    """Where a secret is to be found: a systemd credential of the service, or a file."""
-
-    credential: str | None = None
-    """Name of a systemd credential (`LoadCredential=` in the service's unit)."""
-    file: Path | None = None
-    """Path of a file that holds the secret and nothing else."""
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> "SecretReference":
-        if (self.credential is None) == (self.file is None):
-            raise ValueError("must name either a credential or a file, and not both")
-        return self
-
-    def read(self) -> str:
-        """The secret itself, without the line end.
-
-        Raises:
-            OSError: It is not there, or not readable for this user.
-        """
-        path = self.file
-        if path is None:
-            path = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent")) / str(self.credential)
-        return path.read_text(encoding="utf-8").rstrip("\r\n")
-
-
-class Logging(_Part):
+class Logging(Part):
     """How services write their logs."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -119,65 +57,7 @@ class Logging(_Part):
     """`json` for machines, `console` for people, `auto`: console on a terminal, json elsewhere."""
 
 
-class Gateway(_Part):
-    """The OpenAI-compatible API that clients talk to."""
-
-    address: str = "0.0.0.0"  # noqa: S104 - serving the network is its purpose; the firewall narrows it
-    """IP address to listen on."""
-    port: Port = 8000
-    """TCP port to listen on."""
-    database: str = "sqlite:////var/lib/citadel/gateway/citadel.db"
-    """SQLAlchemy URL of the database that holds the API keys; without a password."""
-    database_password: SecretReference | None = None
-    """Where the database's password is to be found, when it needs one."""
-    keys_refresh_seconds: Seconds = 2.0
-    """How often the keys are read from the database again: a revoked key is refused after at most this."""
-    max_body_bytes: Annotated[int, Field(ge=1024)] = 33554432
-    """Largest request body accepted, in bytes."""
-    connect_timeout_seconds: Seconds = 5.0
-    """How long connecting to an engine's socket may take."""
-    upstream_timeout_seconds: Seconds = 600.0
-    """How long an engine may send nothing in the middle of a request."""
-    drain_timeout_seconds: Seconds = 60.0
-    """How long requests in flight may take to finish when the gateway stops."""
-    metrics_allow: tuple[Network, ...] = (
-        ipaddress.IPv4Network("127.0.0.0/8"),
-        ipaddress.IPv6Network("::1/128"),
-    )
-    """Networks (CIDR) that may read /metrics."""
-    docs: bool = True
-    """Whether /docs and /openapi.json are served."""
-
-    @field_validator("address")
-    @classmethod
-    def _is_address(cls, value: str) -> str:
-        try:
-            ipaddress.ip_address(value)
-        except ValueError:
-            message = f"must be an IP address such as 0.0.0.0 or 127.0.0.1, not {value!r}"
-            raise ValueError(message) from None
-        return value
-
-    @field_validator("database")
-    @classmethod
-    def _holds_no_password(cls, value: str) -> str:
-        if "://" not in value:
-            raise ValueError("must be a URL such as sqlite:////var/lib/citadel/gateway/citadel.db")
-        if urlsplit(value).password is not None:
-            raise ValueError("must hold no password: take it out of the URL and name it in database_password")
-        return value
-
-    def database_url(self) -> str:
-        """The database's URL with its password in it: for the database driver, never for a log."""
-        if self.database_password is None:
-            return self.database
-        parts = urlsplit(self.database)
-        user, _, host = parts.netloc.rpartition("@")
-        netloc = f"{user}:{quote(self.database_password.read(), safe='')}@{host}"
-        return urlunsplit(parts._replace(netloc=netloc))
-
-
-class EngineDefaults(_Part):
+class EngineDefaults(Part):
     """What all engines of this host share."""
 
     build: Literal["cuda", "cpu"] = "cuda"
@@ -188,7 +68,7 @@ class EngineDefaults(_Part):
     """Folder of the engines' caches (compiled kernels, for instance), kept across restarts."""
 
 
-class PackageSource(_Part):
+class PackageSource(Part):
     """Weights that a Python package carries."""
 
     kind: Literal["package"]
@@ -202,7 +82,7 @@ class PackageSource(_Part):
     """Checksum of that file."""
 
 
-class FolderSource(_Part):
+class FolderSource(Part):
     """Weights in a folder of the host."""
 
     kind: Literal["folder"]
@@ -210,7 +90,7 @@ class FolderSource(_Part):
     """The folder, in Hugging Face's layout."""
 
 
-class HubSource(_Part):
+class HubSource(Part):
     """Weights in a repository of the Hugging Face hub."""
 
     kind: Literal["hub"]
@@ -220,7 +100,7 @@ class HubSource(_Part):
     """A commit, a tag or a branch; a commit is the only one that cannot move."""
 
 
-class EngineOptions(_Part):
+class EngineOptions(Part):
     """How one model's engine runs. What is absent, the plan decides."""
 
     max_model_len: Annotated[int, Field(ge=1)] | None = None
@@ -231,6 +111,8 @@ class EngineOptions(_Part):
     """How many requests of the longest context the KV cache must hold at once."""
     dtype: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
     """Number type of weights and activations."""
+    replicas: Annotated[int, Field(ge=1, le=64)] = 1
+    """How many engines serve it on this host, each with its own copy of the weights."""
     gpus: tuple[Annotated[int, Field(ge=0)], ...] = ()
     """Indices of the GPUs it is to run on; when empty, the plan chooses. None on the CPU build."""
     tensor_parallel_size: Annotated[int, Field(ge=1)] | None = None
@@ -272,7 +154,7 @@ class EngineOptions(_Part):
         return value
 
 
-class EnginePlan(_Part):
+class EnginePlan(Part):
     """Where a model runs, with how much memory: what the placement found. Citadel alone writes it."""
 
     residency: Literal["resident", "warm", "cold"]
@@ -291,7 +173,7 @@ class EnginePlan(_Part):
     """Share of each GPU's memory that must be free when it starts; none on the CPU build."""
 
 
-class Model(_Part):
+class Model(Part):
     """One model of the catalogue. Those that stand first go first where memory is scarce."""
 
     name: ModelName
@@ -300,8 +182,8 @@ class Model(_Part):
     """Where its weights come from."""
     aliases: tuple[Annotated[str, Field(pattern=r"^[^\s]{1,256}$")], ...] = ()
     """Other names that clients may use."""
-    task: Literal["generate", "embed"] = "generate"
-    """Whether it writes text or gives embeddings."""
+    task: Literal["generate", "embed", "score", "transcribe"] = "generate"
+    """Whether it writes text, gives embeddings, scores pairs of texts, or writes down speech."""
     runtime: Literal["vllm", "transformers"] = "vllm"
     """Which engine is to serve it. There is none for transformers yet: such a model is not served."""
     residency: Literal["auto", "resident", "warm", "cold"] = "auto"
@@ -344,7 +226,7 @@ class Model(_Part):
         return models_root / self.name
 
 
-class Placement(_Part):
+class Placement(Part):
     """The memory that the plan may deal out."""
 
     gpu_memory_share: Annotated[float, Field(gt=0, le=1)] = 0.92
@@ -355,7 +237,7 @@ class Placement(_Part):
     """Checksum of what the plan was made from; written by Citadel."""
 
 
-class Settings(_Part):
+class Settings(Part):
     """All settings of a host."""
 
     environment: Literal["development", "staging", "production"]
@@ -376,7 +258,7 @@ class Settings(_Part):
     """What the models may take of the host."""
     models: tuple[Model, ...] = ()
     """The catalogue: the models that this host serves."""
-    features: dict[str, bool] = {}
+    features: dict[str, bool] = {}  # noqa: RUF012 - the model is frozen
     """Feature flags by name."""
 
     @model_validator(mode="after")
@@ -390,6 +272,28 @@ class Settings(_Part):
                     )
                     raise MisfitError(("models", index, key), message)
                 seen[name] = model.name
+        return self
+
+    @model_validator(mode="after")
+    def _aliases_lead_to_models(self) -> "Settings":
+        names = {name for model in self.models for name in (model.name, *model.aliases)}
+        for index, alias in enumerate(self.gateway.aliases):
+            if alias.name in names:
+                message = f"{alias.name!r} is already the name of a model or alias"
+                raise MisfitError(("gateway", "aliases", index, "name"), message)
+            names.add(alias.name)
+        real = {model.name for model in self.models} | set(self.gateway.remote_models)
+        for index, alias in enumerate(self.gateway.aliases):
+            for place, target in enumerate(alias.models):
+                if target.model not in real:
+                    path = ("gateway", "aliases", index, "models", place, "model")
+                    raise MisfitError(path, f"{target.model!r} is no model of the catalogue")
+        for name, fallbacks in self.gateway.fallbacks.items():
+            for each in (name, *fallbacks):
+                if each not in real:
+                    raise MisfitError(
+                        ("gateway", "fallbacks", name), f"{each!r} is no model of the catalogue"
+                    )
         return self
 
     @model_validator(mode="after")
