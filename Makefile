@@ -5,8 +5,8 @@ BIN := .venv/bin
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -H -E env PYTHONDONTWRITEBYTECODE=1)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-PYTHON_SOURCES := src scripts library module_utils roles tests molecule
-SHELL_SOURCES := .ci/run scripts/bootstrap scripts/demo scripts/lock
+PYTHON_SOURCES := src bench scripts library module_utils roles tests molecule
+SHELL_SOURCES := .ci/run bench/run scripts/bootstrap scripts/demo scripts/lock
 
 .PHONY: help
 help: ## Show this list
@@ -42,10 +42,10 @@ test: check ## All that CI runs: check, tests on lab hosts, molecule (root's, by
 	$(AS_ROOT) env PATH="$$PATH" pytest -m lab
 	$(AS_ROOT) env PATH="$$PATH" MOLECULE_COMMAND_BORDERS=0 molecule test --all
 
-.PHONY: prove
-prove: bootstrap ## Chaos, soak and benchmarks, run by hand
-	@test -x bench/run || { echo "nothing to prove yet: there is no bench/run"; exit 1; }
-	bench/run
+.PHONY: prove bench
+prove: bench ## Chaos, soak and benchmarks, run by hand
+bench: bootstrap ## The gateway beside its peers (OPTIONS=--quick for a look): docs/benchmarks.md
+	bench/run $(OPTIONS)
 
 .PHONY: lab-up lab-down lab-status
 lab-up: ## Make and start the lab's hosts (inventories/lab)

@@ -41,7 +41,8 @@ def show_default(option: Spec) -> str:
     text = (
         yaml.safe_dump(option["default"], default_flow_style=True, width=10**6).removesuffix("...\n").strip()
     )
-    return f"`{text}`" if len(text) <= LONGEST_DEFAULT else "see `defaults/main.yml`"
+    coded = text.replace("|", "\\|")
+    return f"`{coded}`" if len(text) <= LONGEST_DEFAULT else "see `defaults/main.yml`"
 
 
 def rows(options: dict[str, Spec], prefix: str = "") -> Iterator[str]:

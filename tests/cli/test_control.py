@@ -120,6 +120,31 @@ def test_who_may_not_is_told_so(run: Run, machine: Machine, complaint: str) -> N
     assert "not permitted" in result.output
 
 
+@pytest.mark.parametrize(("seen", "verb"), [(RUNNING, "reload"), (STOPPED, "restart")])
+def test_a_gateway_that_runs_is_replaced_without_a_gap(
+    run: Run, machine: Machine, seen: str, verb: str
+) -> None:
+    machine.is_seen_as([seen], [seen], [RUNNING])
+    run("restart", "gateway")
+    assert machine.called == [f"{verb} citadel-gateway.service"]
+
+
+def test_a_gateway_that_does_not_come_up_is_told(run: Run, machine: Machine) -> None:
+    machine.is_seen_as([RUNNING])
+    machine.answers("Job for citadel-gateway.service failed.", 1)
+    result = run("restart", "gateway")
+    assert result.exit_code == 1
+    assert "Job for citadel-gateway.service failed." in result.output
+
+
+def test_a_model_of_several_engines_is_started_with_all_of_them(run: Run, machine: Machine) -> None:
+    model = {"name": "small", "source": {"kind": "folder", "path": "/x"}, "engine": {"replicas": 2}}
+    machine.configure(models=[model])
+    machine.is_seen_as([RUNNING, RUNNING])
+    assert run("start", "small").exit_code == 0
+    assert sorted(machine.called) == [f"start citadel-engine@{name}.service" for name in ("small.2", "small")]
+
+
 @pytest.mark.parametrize("command", ["start", "stop", "restart", "logs"])
 def test_an_unknown_name_changes_nothing(run: Run, machine: Machine, command: str) -> None:
     result = run(command, "smal")

@@ -11,6 +11,7 @@ from citadel_llm.config.schema import EngineOptions
 from .layer_files import WriteLayers
 
 DOCS = Path(__file__).parents[2] / "docs"
+SOURCE = "source: {kind: folder, path: /x}"
 BASE = "environment: staging\nengine: {build: cpu}\n"
 MODEL = "models: [{name: a, source: {kind: folder, path: /x}, %s}]"
 
@@ -65,6 +66,16 @@ MODEL = "models: [{name: a, source: {kind: folder, path: /x}, %s}]"
             "run_dir: /%s\n" % ("r" * 100) + MODEL % "aliases: []",
             "models[0].name",
             "is longer than 107 bytes",
+        ),
+        (
+            f"models: [{{name: a, {SOURCE}, engine: {{replicas: 2}}}}, {{name: a.2, {SOURCE}}}]",
+            "models[1].name",
+            "'a.2' is what an engine of a is called",
+        ),
+        (
+            MODEL % "residency: cold, engine: {replicas: 2}",
+            "models[0].residency",
+            "several engines are awake always",
         ),
     ],
 )
@@ -125,6 +136,8 @@ def test_all_problems_are_told_at_once(write_layers: WriteLayers) -> None:
         ("gpus: [0, 1], tensor_parallel_size: 1, pipeline_parallel_size: 1", False),
         ("gpus: [0, 1, 2], pipeline_parallel_size: 2", False),
         ("gpus: [0], tensor_parallel_size: 2", False),
+        ("replicas: 2, gpus: [0, 1]", True),
+        ("replicas: 2, gpus: [0]", False),
     ],
 )
 def test_gpus_match_what_the_model_is_split_over(
@@ -138,6 +151,20 @@ def test_gpus_match_what_the_model_is_split_over(
         return
     with pytest.raises(ConfigError, match=r"models\[0\].engine.gpus: must name \d GPU"):
         load(folder)
+
+
+def test_each_engine_has_its_id_its_socket_and_its_plan(write_layers: WriteLayers) -> None:
+    place = "max_model_len: 4096, kv_cache_bytes: 1"
+    plan = f"plan: {{residency: resident, gpus: [1], {place}, replicas: [{{gpus: [0], kv_cache_bytes: 2}}]}}"
+    folder = write_layers(
+        **{"global/a": "environment: staging", "services/b": MODEL % f"engine: {{replicas: 2}}, {plan}"}
+    )
+    first, second = load(folder).engines
+    assert (first.id, first.unit, first.socket.name) == ("a", "citadel-engine@a.service", "a.sock")
+    assert (second.id, second.socket.name, second.number) == ("a.2", "a.2.sock", 2)
+    assert (first.model.gpus, second.model.gpus) == ((1,), (0,))
+    assert second.plan
+    assert (second.plan.kv_cache_bytes, second.plan.max_model_len, second.plan.replicas) == (2, 4096, ())
 
 
 def test_what_was_planned_goes_over_what_was_wished(write_layers: WriteLayers) -> None:

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -39,6 +40,7 @@ def unit(name: str, active: str = "active", sub: str = "running", **changes: obj
         "queued": False,
         "status": "",
         "revision": WANTED.get(name, ""),
+        "hands_over": False,
     }
     return units.Unit(name=name, active=active, sub=sub, **(known | changes))
 
@@ -56,7 +58,7 @@ def commands(
 
 def test_reads_what_systemctl_shows(tmp_path: Path) -> None:
     (tmp_path / "7").mkdir()
-    (tmp_path / "7/environ").write_bytes(b"HOME=/\0CITADEL_REVISION=g1\0")
+    (tmp_path / "7/environ").write_bytes(b"HOME=/\0CITADEL_REVISION=g1\0RUNTIME_DIRECTORY=/run/x\0")
     found = units.parse(SHOWN, tmp_path)
     assert found[GATEWAY].is_ready("g1")
     assert not found[GATEWAY].is_ready("g2")
@@ -141,6 +143,41 @@ def test_plans_a_start(gateway: object, engine: object, expected: list[str]) -> 
 def test_leaves_an_engine_on_demand_to_who_starts_it(engine: object, expected: list[str]) -> None:
     plan = units.plan_start({GATEWAY: unit(GATEWAY), ENGINE: engine}, WANTED, [], TARGET, frozenset([ENGINE]))
     assert [" ".join(command) for command in plan.commands()] == expected
+
+
+@pytest.mark.parametrize(
+    ("gateway", "expected"),
+    [
+        pytest.param(unit(GATEWAY, revision="old", hands_over=True), [f"reload {GATEWAY}"], id="it can"),
+        pytest.param(unit(GATEWAY, revision="old"), [f"restart --no-block {GATEWAY}"], id="an older release"),
+        pytest.param(
+            unit(GATEWAY, "activating", "start", revision="old", hands_over=True),
+            [f"restart --no-block {GATEWAY}"],
+            id="it is not up yet",
+        ),
+        pytest.param(unit(GATEWAY, hands_over=True), [], id="nothing is new"),
+    ],
+)
+def test_what_can_hand_over_is_not_restarted(gateway: object, expected: list[str]) -> None:
+    both = {GATEWAY: gateway, ENGINE: unit(ENGINE)}
+    plan = units.plan_start(both, WANTED, [], TARGET, handing_over=frozenset([GATEWAY]))
+    assert [" ".join(command) for command in plan.commands()] == expected
+
+
+def test_a_successor_that_does_not_come_up_fails_with_what_it_said() -> None:
+    class Module:
+        asked: ClassVar[list[list[str]]] = []
+
+        def run_command(self, command: list[str]) -> tuple[int, str, str]:
+            self.asked.append(command)
+            return 1, '{"event": "ended", "level": "error", "reason": "no such file"}\n', "Job failed."
+
+        def fail_json(self, msg: str) -> None:
+            raise RuntimeError(msg)
+
+    with pytest.raises(RuntimeError, match=r"(?s)goes on as it was.*no such file.*Job failed"):
+        units.Systemctl(Module()).hand_over([GATEWAY])
+    assert "--priority=warning" in Module.asked[-1]
 
 
 def test_only_what_vllm_serves_has_an_engine() -> None:
@@ -237,6 +274,20 @@ def test_a_model_restarts_only_for_itself_and_for_what_all_share() -> None:
         ]
     }
     assert not set(revisions(MODELS, "release 2").values()) & set(before.values())
+
+
+def test_each_replica_is_a_unit_that_restarts_for_itself_alone() -> None:
+    one: dict[str, object] = {"name": "a", "engine": {}, "plan": {"gpus": [0]}}
+    two: dict[str, object] = {
+        "name": "a",
+        "engine": {"replicas": 2},
+        "plan": {"gpus": [0], "replicas": [{"gpus": [1]}]},
+    }
+    moved: dict[str, object] = {**two, "plan": {"gpus": [0], "replicas": [{"gpus": [2]}]}}
+    first, second = "citadel-engine@a.service", "citadel-engine@a.2.service"
+    assert list(revisions([two])) == [first, second]
+    assert revisions([one])[first] == revisions([two])[first] == revisions([moved])[first]
+    assert revisions([moved])[second] != revisions([two])[second]
 
 
 def test_writes_drop_ins() -> None:

@@ -35,29 +35,35 @@ class Maker:
         self._made: list[tuple[Site, Future[None]]] = []
 
     def __call__(
-        self, *, start: tuple[str, ...] = (CHAT, EMBED), make_key: bool = True, **gateway: Any
+        self,
+        *,
+        start: tuple[str, ...] = (CHAT, EMBED),
+        make_key: bool = True,
+        task: str = "generate",
+        replicas: int = 1,
+        **gateway: Any,
     ) -> Site:
         """Make a site, with these engines started; further arguments are settings of the gateway."""
         folder = self._folders.mktemp("site")
         (folder / "engines").mkdir()
-        settings = site_settings(folder, gateway)
+        settings = site_settings(folder, gateway, task, replicas)
         keys = KeyStore(settings.gateway.database_url())
         key_id, key = "", ""
         if make_key:
             record, key = keys.create("tests")
             key_id = record.id
-        engines = {m.name: FakeEngine(m.name, m.socket(settings.run_dir)) for m in settings.models}
+        engines = {each.id: FakeEngine(each.model.name, each.socket) for each in settings.engines}
         for name in start:
             self._loop_thread.run(engines[name].start())
         listener = socket.create_server(("127.0.0.1", 0))
-        server = Server(server_config(settings))
+        server = Server(server_config(settings), settings.gateway.drain_timeout_seconds)
         serving = asyncio.run_coroutine_threadsafe(server.run_on(listener), self._loop_thread.loop)
         port = listener.getsockname()[1]
         site = Site(settings, self._loop_thread, engines, server, port, keys, key, key_id)
         wait_until(lambda: server.started or serving.done())
         self._made.append((site, serving))
         for name in start:
-            site.wait_for_state(name, "up")
+            site.wait_for_engine(name, "up")
         return site
 
     def end(self) -> None:

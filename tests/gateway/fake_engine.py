@@ -1,6 +1,7 @@
 """An engine for tests: a real HTTP server on a real unix socket that answers as vLLM does, without a model.
 
-Headers, server-sent events, error bodies and metrics have the form that vLLM 0.32 was seen to write. What the
+Headers, server-sent events, error bodies and metrics have the form that vLLM 0.32 was seen to write;
+vllm_answers.py has the bodies. What the
 fake leaves unproven: that a model answers sensibly, that vLLM stops generating when its client goes away, and
 how vLLM behaves while it starts, drains or runs out of memory. The molecule scenarios run a real engine.
 """
@@ -12,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aiohttp import web
+
+from . import vllm_answers
 
 Handler = Callable[[web.Request, bytes], Awaitable[web.StreamResponse]]
 
@@ -94,19 +97,55 @@ class FakeEngine:
         body = await request.read()
         self.seen.append(Seen(request.path, {k.lower(): v for k, v in request.headers.items()}, body))
         try:
-            return await (self.answer or self.answer_normally)(request, body)
+            if self.answer is not None:
+                return await self.answer(request, body)
+            try:
+                return await self.answer_normally(request, body)
+            except (AttributeError, LookupError, TypeError) as wrong:
+                # A body that does not fit what the path takes.
+                return web.json_response(vllm_answers.error(f"1 validation error: {wrong!r}"), status=400)
         except (asyncio.CancelledError, ConnectionResetError):
             self.disconnected.set()
             raise
 
     async def answer_normally(self, request: web.Request, body: bytes) -> web.StreamResponse:
-        asked = json.loads(body)
+        if request.content_type == "multipart/form-data":
+            return await self._transcribe(request, body)
+        try:
+            # As vLLM does, before it looks at anything else.
+            asked = json.loads(body)
+        except ValueError:
+            return web.json_response(vllm_answers.error("There was an error parsing the body"), status=400)
+        if request.path in ("/v1/chat/completions", "/v1/completions"):
+            return await self._complete(request, asked)
+        if asked.get("stream") and request.path in vllm_answers.STREAMS:
+            return await self.stream(request, vllm_answers.STREAMS[request.path](self.model), end=False)
         if request.path == "/v1/embeddings":
             return web.json_response(self._embeddings(asked))
+        make = vllm_answers.WHOLE.get(request.path)
+        answer = make(self.model, asked) if make else {"detail": "Not Found"}
+        return web.json_response(answer, status=200 if make else 404)
+
+    async def _complete(self, request: web.Request, asked: vllm_answers.Answer) -> web.StreamResponse:
         chat = request.path.endswith("chat/completions")
         if asked.get("stream"):
-            return await self.stream(request, [self.chunk(word, chat=chat) for word in ("The ", "end", ".")])
-        return web.json_response(self._completion("The end.", chat=chat))
+            events = [self.chunk(word, chat=chat) for word in vllm_answers.WORDS]
+            if (asked.get("stream_options") or {}).get("include_usage"):
+                events.append(self.usage_chunk(chat=chat))
+            return await self.stream(request, events)
+        if chat and asked.get("tools"):
+            return web.json_response(vllm_answers.tool_call(self.model, asked))
+        text = vllm_answers.structured(asked) if "response_format" in asked else vllm_answers.TEXT
+        return web.json_response(self._completion(text, chat=chat))
+
+    async def _transcribe(self, request: web.Request, body: bytes) -> web.StreamResponse:
+        # `request` was read to its end; the form is read again from what it held.
+        form = vllm_answers.form_fields(body, request.headers["content-type"])
+        if form.get("stream") == "true":
+            words = vllm_answers.WORDS
+            return await self.stream(request, [vllm_answers.transcription_chunk(word) for word in words])
+        seconds = {"type": "duration", "seconds": 1}
+        return web.json_response({"text": f"The end of {form['file']}.", "usage": seconds})
 
     async def stream(
         self, request: web.Request, events: list[bytes], *, pause: float = 0, end: bool = True
@@ -133,6 +172,13 @@ class FakeEngine:
         kind = "chat.completion.chunk" if chat else "text_completion"
         event = {"id": "chatcmpl-1", "object": kind, "created": 1, "model": self.model, "choices": [choice]}
         return b"data: " + json.dumps(event).encode() + b"\n\n"
+
+    def usage_chunk(self, *, chat: bool = True) -> bytes:
+        """What vLLM writes before the end when it is asked for the usage."""
+        kind = "chat.completion.chunk" if chat else "text_completion"
+        usage = {"prompt_tokens": 5, "total_tokens": 8, "completion_tokens": 3}
+        event = {"id": "chatcmpl-1", "object": kind, "created": 1, "model": self.model}
+        return b"data: " + json.dumps({**event, "choices": [], "usage": usage}).encode() + b"\n\n"
 
     def _completion(self, text: str, *, chat: bool) -> dict[str, object]:
         choice: dict[str, object] = {"index": 0, "logprobs": None, "finish_reason": "stop"}

@@ -92,6 +92,14 @@ class Site:
 
         wait_until(lambda: state_now() == state)
 
+    def wait_for_engine(self, engine: str, state: str) -> None:
+        def state_now() -> str:
+            models = self.http.get("/ready").json()["models"]
+            engines = [each for model in models for each in model["engines"]]
+            return next(str(each["state"]) for each in engines if each["engine"] == engine)
+
+        wait_until(lambda: state_now() == state)
+
     def begin_to_close(self) -> None:
         self.http.close()
         self.server.should_exit = True
@@ -105,10 +113,19 @@ def wait_until(condition: Callable[[], bool], within: float = 15.0) -> None:
         time.sleep(0.01)
 
 
-def site_settings(folder: Path, gateway: dict[str, Any]) -> Settings:
+def site_settings(
+    folder: Path, gateway: dict[str, Any], task: str = "generate", replicas: int = 1
+) -> Settings:
+    """The settings of a site; task and number of replicas are the first model's."""
     source = {"kind": "folder", "path": "/srv/weights"}
     models = [
-        {"name": CHAT, "source": source, "aliases": [ALIAS, "org/chat"], "engine": {"max_model_len": 2048}},
+        {
+            "name": CHAT,
+            "source": source,
+            "task": task,
+            "aliases": [ALIAS, "org/chat"],
+            "engine": {"max_model_len": 2048, "replicas": replicas},
+        },
         {"name": EMBED, "source": source, "task": "embed"},
     ]
     return Settings.model_validate(
@@ -119,9 +136,11 @@ def site_settings(folder: Path, gateway: dict[str, Any]) -> Settings:
             "models": models,
             "gateway": {
                 "database": f"sqlite:///{folder}/citadel.db",
+                "state_dir": str(folder),
                 "keys_refresh_seconds": 0.3,
                 "max_body_bytes": 1 << 20,
                 "drain_timeout_seconds": 5,
+                "accounting": {"spool_dir": str(folder / "spool"), "flush_seconds": 0.1},
                 **gateway,
             },
         }

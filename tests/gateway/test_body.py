@@ -1,4 +1,4 @@
-"""Reading `model` out of a body, and putting another name in its place."""
+"""Reading the few fields of a body that the gateway needs, and appending its own."""
 
 import json
 from typing import Any
@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from citadel_llm.gateway.body import read_fields, replace_model
+from citadel_llm.gateway.body import read_fields, read_form_fields, with_end
+from citadel_llm.gateway.errors import InvalidRequestError
 
 NESTED = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.dictionaries(st.sampled_from(["model", "a", '"', "\\"]) | st.text(), inner, max_size=4)
@@ -26,41 +27,83 @@ NESTED = st.recursive(
     ascii_only=st.booleans(),
     indent=st.sampled_from([None, 1]),
 )
-def test_replacing_changes_the_model_and_nothing_else(
+def test_what_is_appended_wins_and_all_else_stays(
     before: dict[str, Any], after: dict[str, Any], model: str, ascii_only: bool, indent: int | None
 ) -> None:
     before, after = ({k: v for k, v in d.items() if k != "model"} for d in (before, after))
     fields = {**before, "model": model, **after}
-    body = json.dumps(fields, ensure_ascii=ascii_only, indent=indent).encode()
-    expected = json.dumps({**fields, "model": "real"}, ensure_ascii=ascii_only, indent=indent).encode()
-    assert replace_model(body, "real") == expected
+    body = json.dumps(fields, ensure_ascii=ascii_only, indent=indent).encode() + b" \r\n"
+    assert read_fields(body, 16).model == model
+    changed = b"".join(with_end(body, b',"model":"real","priority":-1}'))
+    assert json.loads(changed) == {**fields, "model": "real", "priority": -1}
+    assert changed.startswith(body[: body.rindex(b"}")]), "not a byte of the client's is touched"
 
 
 @pytest.mark.parametrize(
-    ("body", "expected"),
+    ("body", "model"),
     [
-        (b'{"model":"a"}', b'{"model":"real"}'),
-        (b' { "model" :\n"a" , "x": 1.0e5 } ', b' { "model" :\n"real" , "x": 1.0e5 } '),
-        (b'{"mod\\u0065l": "a"}', b'{"mod\\u0065l": "real"}'),
-        (b'{"model": "first", "model": "a"}', b'{"model": "real", "model": "real"}'),
-        (b'{"model": {"model": "b"}, "model": "a"}', b'{"model": {"model": "b"}, "model": "real"}'),
-        (b'{"x": [{"model": "b"}], "model": "a"}', b'{"x": [{"model": "b"}], "model": "real"}'),
-        (b'{"x": "\\"model\\": \\"b\\"", "model": "a"}', b'{"x": "\\"model\\": \\"b\\"", "model": "real"}'),
-        (b'{"x": "model", "model": "a"}', b'{"x": "model", "model": "real"}'),
-        (b'{"model": "a\\\\", "n": 1}', b'{"model": "real", "n": 1}'),
+        (b'{"mod\\u0065l": "a"}', "a"),
+        (b'{"model": "first", "model": "a"}', "a"),
+        (b'{"x": [{"model": "b"}], "model": "a"}', "a"),
+        (b'{"x": "\\"model\\": \\"b\\"", "model": "a"}', "a"),
+        (b'{"model": "a", "tail": "}"}', "a"),
     ],
 )
-def test_replacing_in_unusual_bodies(body: bytes, expected: bytes) -> None:
-    assert read_fields(body).model
-    assert replace_model(body, "real") == expected
+def test_the_model_of_unusual_bodies(body: bytes, model: str) -> None:
+    assert read_fields(body, 0).model == model
+    assert json.loads(b"".join(with_end(body, b',"model":"real"}')))["model"] == "real"
 
 
-def test_replacing_in_a_large_body_takes_no_time() -> None:
-    body = json.dumps({"messages": ['x"\\' * 100_000] * 20, "model": "a"}).encode()
-    assert replace_model(body, "real") == body.replace(b'"model": "a"', b'"model": "real"')
-
-
-def test_stream_is_only_what_is_really_true() -> None:
-    assert read_fields(b'{"model": "a", "stream": true}').stream is True
+def test_only_what_is_really_true_counts() -> None:
+    assert read_fields(b'{"model": "a", "stream": true}', 0).stream is True
     for other in (b"false", b"null", b'"true"', b"1"):
-        assert read_fields(b'{"model": "a", "stream": ' + other + b"}").stream is False
+        body = b'{"model": "a", "stream": %b, "stream_options": {"include_usage": %b}}' % (other, other)
+        fields = read_fields(body, 0)
+        assert (fields.stream, fields.wants_usage) == (False, False)
+    assert read_fields(b'{"model": "a", "stream_options": {"include_usage": true}}', 0).wants_usage
+
+
+@pytest.mark.parametrize(
+    ("fields", "group", "prompt"),
+    [
+        ({"messages": ["hello"]}, b"", b'["hello"]'),
+        ({"prompt": "hello", "user": "ada"}, b'"ada"', b'"hello"'),
+        ({"input": "hello", "prompt_cache_key": "k", "user": "ada"}, b'"k"', b'"hello"'),
+        ({"messages": ["x"], "system": "be kind"}, b"", b'"be kind"["x"]'),
+        ({"messages": ["x"], "user": None}, b"", b'["x"]'),
+        ({}, b"", b""),
+    ],
+)
+def test_what_chooses_the_engine(fields: dict[str, Any], group: bytes, prompt: bytes) -> None:
+    read = read_fields(json.dumps({"model": "a", **fields}).encode(), 64)
+    assert (read.group, read.prompt) == (group, prompt)
+    assert read_fields(json.dumps({"model": "a", **fields}).encode(), 3).prompt == prompt[:3]
+
+
+FORM = (
+    b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\nname="model"\r\n'
+    b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper\r\n'
+    b'--x\r\ncontent-disposition: form-data; name="stream"\r\n\r\ntrue\r\n--x--\r\n'
+)
+
+
+def test_the_fields_of_a_form() -> None:
+    fields = read_form_fields(FORM, b"multipart/form-data; boundary=x")
+    assert (fields.model, fields.stream) == ("whisper", True)
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (FORM, b"application/json"),
+        (FORM, b"multipart/form-data"),
+        (FORM, b"multipart/form-data; boundary=y"),
+        (FORM[:-10], b"multipart/form-data; boundary=x"),
+        (FORM.replace(b'name="model"\r\n\r\n', b'name="modal"\r\n\r\n'), b"multipart/form-data; boundary=x"),
+        (FORM.replace(b"whisper", b"w" * 2000), b"multipart/form-data; boundary=x"),
+        (b"", b"multipart/form-data; boundary=x"),
+    ],
+)
+def test_forms_that_cannot_be_understood(body: bytes, content_type: bytes) -> None:
+    with pytest.raises(InvalidRequestError):
+        read_form_fields(body, content_type)

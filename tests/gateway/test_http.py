@@ -17,8 +17,10 @@ from .gateway_site import ALIAS, CHAT, Site
 PATH = "/v1/chat/completions"
 ASK = {"model": CHAT, "messages": []}
 
+ADDED = {"cache_salt", "priority"}
+
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
@@ -39,7 +41,9 @@ def _code(response: httpx2.Response) -> tuple[int, str | None]:
 
 @PER_TEST
 @given(
-    fields=st.dictionaries(st.text().filter(lambda key: key not in {"model", "stream"}), JSON, max_size=4),
+    fields=st.dictionaries(
+        st.text().filter(lambda key: key not in {"model", "stream", *ADDED}), JSON, max_size=4
+    ),
     ascii_only=st.booleans(),
     indent=st.sampled_from([None, 2]),
 )
@@ -48,7 +52,12 @@ def test_a_body_reaches_the_engine_byte_for_byte(
 ) -> None:
     body = json.dumps({**fields, "model": CHAT}, ensure_ascii=ascii_only, indent=indent).encode()
     site.http.post(PATH, content=body, headers=site.auth).raise_for_status()
-    assert site.chat.seen.pop().body == body
+    seen = site.chat.seen.pop().body
+    # What is the gateway's own to say is appended to the object.
+    assert seen.startswith(body[: body.rindex(b"}")])
+    added = {name: value for name, value in json.loads(seen).items() if name in ADDED}
+    assert json.loads(seen) == {**json.loads(body), **added}
+    assert set(added) == ADDED
 
 
 @PER_TEST
@@ -139,10 +148,11 @@ def test_errors_carry_the_request_id(site: Site) -> None:
     [
         "/",
         "/v1",
-        "/v1/responses",
+        "/v1/responses/resp_1",
         "/v1/models/",
         "/v1/chat/completions/",
-        "/tokenize",
+        "/v1/audio/translations",
+        "/v1/files",
         "/collective_rpc",
         "/redoc",
     ],
@@ -164,7 +174,7 @@ def test_other_methods_are_refused(site: Site, method: str, path: str) -> None:
     "authorization",
     [None, "", "Bearer", "Basic Y2s=", "Bearer ck-short", "Bearer ck-" + "é" * 43, "ck-" + "A" * 43],
 )
-@pytest.mark.parametrize("path", [PATH, "/v1/completions", "/v1/embeddings", "/v1/models", "/v1/models/x"])
+@pytest.mark.parametrize("path", [PATH, "/v1/embeddings", "/tokenize", "/v1/models", "/v1/models/x"])
 def test_without_a_key_there_is_nothing(site: Site, path: str, authorization: str | None) -> None:
     headers = [] if authorization is None else [(b"authorization", authorization.encode())]
     method = "GET" if "models" in path else "POST"
@@ -193,12 +203,19 @@ def test_the_scheme_is_read_in_any_case(site: Site) -> None:
         '{"model": "chat-model"}'.encode("utf-16"),
         b'\xef\xbb\xbf{"model": "chat-model"}',
         b"[" * 100_000,
-        b'{"n": ' + b"9" * 5000 + b', "model": "chat-model"}',
+        b'{"n": NaN, "model": "chat-model"}',
+        b'{"model": "chat-model"} more',
     ],
 )
 def test_a_body_that_cannot_be_understood_is_a_400(site: Site, body: bytes) -> None:
     assert _code(site.http.post(PATH, content=body, headers=site.auth)) == (400, None)
     assert site.chat.seen == []
+
+
+def test_what_only_the_engine_looks_at_is_the_engines_to_refuse(site: Site) -> None:
+    body = b'{"n": ' + b"9" * 5000 + b', "model": "chat-model"}'
+    refused = site.http.post(PATH, content=body, headers=site.auth)
+    assert (refused.status_code, refused.json()["error"]["type"]) == (400, "Bad Request")
 
 
 def test_a_long_model_name_is_not_repeated_at_length(site: Site) -> None:
@@ -250,7 +267,7 @@ def test_a_mistake_of_our_own_says_nothing_of_the_inside(site: Site, monkeypatch
     def fail(*_args: object) -> None:
         raise RuntimeError("marked-inside")
 
-    monkeypatch.setattr("citadel_llm.gateway.inference.read_fields", fail)
+    monkeypatch.setattr("citadel_llm.gateway.exchange.read_fields", fail)
     response = site.http.post(PATH, json=ASK, headers={**site.auth, "x-request-id": "mine"})
     assert _code(response) == (500, "internal_error")
     assert "mine" in response.json()["error"]["message"]

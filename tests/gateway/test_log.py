@@ -33,10 +33,17 @@ def test_a_request_leaves_one_line(site: Site, log: LogLines) -> None:
         "method": "POST",
         "route": PATH,
         "model": CHAT,
+        "engine": CHAT,
         "stream": True,
         "status": 200,
         "error": "",
         "bytes": len(answer.content),
+        "attempts": 1,
+        "queue_ms": 0.0,
+        "client": "127.0.0.1",
+        # The fake tells no usage in this stream: both are estimates.
+        "tokens_in": line["tokens_in"],
+        "tokens_out": line["tokens_out"],
     }
 
 
@@ -137,7 +144,7 @@ def _every_way(site: Site, monkeypatch: pytest.MonkeyPatch) -> Any:
         raise RuntimeError(body.decode())
 
     with monkeypatch.context() as patched:
-        patched.setattr("citadel_llm.gateway.inference.read_fields", fail)
+        patched.setattr("citadel_llm.gateway.exchange.read_fields", fail)
         assert post(PATH, json=ask).status_code == 500
     yield
     site.run(site.chat.stop())

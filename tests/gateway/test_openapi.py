@@ -10,8 +10,9 @@ from starlette.routing import Route
 
 from citadel_llm.gateway.app import create_app
 from citadel_llm.gateway.docs import _HEADERS
+from citadel_llm.gateway.paths import INFERENCE_PATHS, dialect_of
 
-from .gateway_site import Site
+from .gateway_site import CHAT, EMBED, Site
 
 
 @pytest.fixture
@@ -39,18 +40,20 @@ def _operations(api: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]
 
 def test_every_route_is_described(site: Site, api: dict[str, Any]) -> None:
     described = {(path, method.upper()) for path, method, _ in _operations(api)}
-    assert described == {
+    assert described >= {
         ("/health", "GET"),
         ("/metrics", "GET"),
         ("/ready", "GET"),
-        ("/v1/chat/completions", "POST"),
-        ("/v1/completions", "POST"),
-        ("/v1/embeddings", "POST"),
         ("/v1/models", "GET"),
         ("/v1/models/{model}", "GET"),
+        *((inference.path, "POST") for inference in INFERENCE_PATHS),
     }
+    also = {name for inference in INFERENCE_PATHS for name in inference.also}
     bare = {route.path for route in create_app(site.settings).routes if type(route) is Route}
-    assert bare - {"/openapi.json"} <= {path for path, _ in described}
+    assert bare - {"/openapi.json"} <= {path for path, _ in described} | also
+    for inference in INFERENCE_PATHS:
+        description = api["paths"][inference.path]["post"]["description"]
+        assert all(f"`{name}`" in description for name in inference.also)
 
 
 def test_the_description_is_sound(api: dict[str, Any]) -> None:
@@ -65,7 +68,14 @@ def test_the_description_is_sound(api: dict[str, Any]) -> None:
         assert {tag["name"] for tag in api["tags"]} >= set(operation["tags"]), where
         assert "422" not in operation["responses"], where
         secured = path.startswith("/v1/")
-        assert operation.get("security") == ([{"ApiKey": []}] if secured else None), where
+        expected = {"AnthropicKey", "ApiKey"} if dialect_of(path) == "anthropic" else {"ApiKey"}
+        asked = {name for each in operation.get("security", []) for name in each}
+        if path.startswith("/v1/admin/"):
+            expected = {"AdminKey"}
+        assert asked == (expected if secured else set()), where
+        for response in operation["responses"].values():
+            shape = str(response.get("content", {}).get("application/json", {}).get("schema", ""))
+            assert ("AnthropicError" in shape) <= (dialect_of(path) == "anthropic"), where
         assert ("401" in operation["responses"]) == secured, where
         declared = {p["name"] for p in operation.get("parameters", []) if p["in"] == "path"}
         assert declared == set(re.findall(r"{(\w+)}", path)), where
@@ -78,11 +88,31 @@ def test_the_description_is_sound(api: dict[str, Any]) -> None:
 
 
 def test_the_examples_fit_their_schemas(api: dict[str, Any]) -> None:
-    for path, _, operation in _operations(api):
-        if "requestBody" in operation:
-            content = operation["requestBody"]["content"]["application/json"]
-            assert content["example"]["model"], path
+    for inference in INFERENCE_PATHS:
+        content = api["paths"][inference.path]["post"]["requestBody"]["content"]
+        if inference.body == "json":
+            content = content["application/json"]
+            assert content["example"]["model"], inference.path
             jsonschema.validate(content["example"], {**content["schema"], "components": api["components"]})
+
+
+def test_the_examples_work(site: Site, api: dict[str, Any]) -> None:
+    """Each of them, with a model of this site, whole and as a stream; its answer fits what is described."""
+    for inference in INFERENCE_PATHS:
+        if inference.body != "json":
+            continue
+        operation = api["paths"][inference.path]["post"]
+        example = operation["requestBody"]["content"]["application/json"]["example"]
+        model = CHAT if "generate" in inference.tasks else EMBED
+        answer = site.http.post(inference.path, json={**example, "model": model}, headers=site.auth)
+        assert answer.status_code == 200, inference.path
+        schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
+        jsonschema.validate(answer.json(), {**schema, "components": api["components"]})
+        if inference.streams:
+            asked = {**example, "model": model, "stream": True}
+            stream = site.http.post(inference.path, json=asked, headers=site.auth)
+            assert stream.headers["content-type"].startswith("text/event-stream")
+            assert "text/event-stream" in operation["responses"]["200"]["content"]
 
 
 def test_real_answers_fit_their_schemas(site: Site, api: dict[str, Any]) -> None:
@@ -93,6 +123,7 @@ def test_real_answers_fit_their_schemas(site: Site, api: dict[str, Any]) -> None
     check("ModelList", site.http.get("/v1/models", headers=site.auth).json())
     check("Readiness", site.http.get("/ready").json())
     check("Error", site.http.get("/v1/models").json())
+    check("AnthropicError", site.http.post("/v1/messages").json())
 
 
 def test_the_page_needs_nothing_but_this_server(site: Site) -> None:

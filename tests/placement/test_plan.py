@@ -209,3 +209,50 @@ def test_the_terminal() -> None:
     assert "▒ the largest on demand" in text
     for use in result.uses():
         assert len(bar(segments_of(result, use), 48)) == 48
+
+
+def test_each_replica_takes_its_own_memory_and_all_have_one_context() -> None:
+    two = {"engine": {"replicas": 2}}
+    result = plan(gpus(16, 16), ("a", 7, two))
+    assert [(model.name, model.entry, model.replica) for model in result.models] == [
+        ("a", "models[0]", 1),
+        ("a.2", "models[0]", 2),
+    ]
+    assert {model.devices for model in result.models} == {(0,), (1,)}
+    # Where they share what is left with another model, both have the longest context that both can have.
+    result = plan(gpus(16, 16), ("b", 4, {"residency": "resident", "engine": {"gpus": [0]}}), ("a", 7, two))
+    first, second = result.models[1:]
+    assert first.context == second.context
+    assert all(use.free >= 0 for use in result.uses())
+    # On one device, too.
+    first, second = plan(gpus(24), ("a", 7, two)).models
+    assert first.devices == second.devices == (0,)
+    assert first.context == second.context > 4096
+    assert "a.2" in plan_text(result)
+    assert "its entry asks for 2 engines" in explanation(first)
+
+    plans = plan(gpus(16, 24), ("a", 7, {"engine": {"replicas": 2, "gpus": [1, 0]}})).engine_plans()
+    assert (plans["a"].gpus, [each.gpus for each in plans["a"].replicas]) == ((1,), [(0,)])
+    assert plans["a"].of_replica(2).gpus == (0,)
+    assert EnginePlan.model_validate(plans["a"].model_dump(mode="json")) == plans["a"]
+
+
+def test_too_many_replicas_are_refused_with_how_many_would_fit() -> None:
+    with pytest.raises(PlacementRefusedError) as caught:
+        plan(gpus(16, 16), ("a", 9, {"engine": {"replicas": 4}}))
+    assert "a.2" in str(caught.value)
+    settings = [each.settings for each in caught.value.suggestions]
+    assert ("models[0].engine.replicas: 2",) in settings
+    assert ("models[0].engine.replicas: 3",) not in settings
+    # Alone it would not fit either: that is said once.
+    with pytest.raises(PlacementRefusedError) as caught:
+        plan(gpus(16), ("a", 20, {"engine": {"replicas": 3}}))
+    assert len(caught.value.reasons) == 1
+
+
+def test_replicas_on_the_cpu_build_share_the_hosts_memory() -> None:
+    machine = machine_of_host(int(64 * GIB), "a test")
+    result = make_plan(SHARE, "cpu", machine, wishes(("a", 7, {"engine": {"replicas": 3}})))
+    alone = make_plan(SHARE, "cpu", machine, wishes(("a", 7)))
+    assert result.uses()[0].resident == 3 * alone.uses()[0].resident
+    assert [each.gpus for each in result.engine_plans()["a"].replicas] == [(), ()]

@@ -206,6 +206,22 @@ CASES = {
         ["citadel_user_authorized_keys", "not each is a public key"],
         "Stop when a public key is none",
     ),
+    "a database with its password in the URL": Case(
+        {"postgresql_state": "external", "postgresql_url": "postgresql://u:secret@db.example.com/d"},
+        ["postgresql_url holds a password", "set postgresql_password"],
+        "Stop unless the URL of the external database is one",
+    ),
+    "settings of the gateway that there are not": Case(
+        {"config_gateway": {"limits": {"requests_per_minut": 5}, "accounting": {"keep_days": 0}}},
+        [
+            "gateway.limits.requests_per_minut: there is no such setting",
+            "did you mean 'requests_per_minute'?",
+            "gateway.accounting.keep_days: must be greater than or equal to 1, not 0",
+            "correct gateway.x in config_gateway.x",
+            "Nothing was changed.",
+        ],
+        "Let the application's own schema judge the configuration",
+    ),
     "nobody could log in": Case(
         {"citadel_user_authorized_keys_exclusive": True},
         ["citadel_user_authorized_keys is []", "Name at least one key"],

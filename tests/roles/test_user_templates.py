@@ -37,7 +37,9 @@ def sudoers():
         __citadel_user_units=UNITS,
         __citadel_user_verbs=VARIABLES["__citadel_user_verbs"],
         __citadel_user_keys_arguments=[
-            arguments.replace("{{ __citadel_user_keys_word }}", word)
+            arguments.replace("{{ __citadel_user_keys_word }}", word).replace(
+                "{{ __citadel_user_keys_fields }}", VARIABLES["__citadel_user_keys_fields"]
+            )
             for arguments in VARIABLES["__citadel_user_keys_arguments"]
         ],
     )
@@ -77,6 +79,16 @@ def test_no_command_has_a_wildcard_of_the_shell(sudoers):
         ("keys create --name alice", True),
         ("keys create --name alice --owner team-a@example.org --if-absent", True),
         ("keys revoke a4f0abbd86d3", True),
+        ("keys show a4f0abbd86d3 --json", True),
+        ("keys create --name ci --team physics --expires 90d --model m-1 --tokens-per-day 2M", True),
+        ("keys create --name ops --scope admin", True),
+        ("keys change a4f0abbd86d3 --name laptop --expires never --requests-per-minute none", True),
+        ("keys rotate a4f0abbd86d3 --grace 24h", True),
+        ("audit --key a4f0abbd86d3 --limit 200 --json", True),
+        ("keys rotate a4f0abbd86d3 --write-to /tmp/b", False),
+        ("keys change a4f0abbd86d3", False),
+        ("keys change a4f0abbd86d3 --scope admin", False),
+        ("audit --actor a b", False),
         ("keys", False),
         ("keys list --directory /tmp", False),
         ("keys create --name a --write-to /tmp/b", False),
@@ -135,6 +147,22 @@ def test_the_monitoring_is_let_in_from_where_the_inventory_says():
     rules = accepted(firewall(citadel_monitoring_sources=["10.1.0.0/16", "fd00::/8"]))
     assert 'ip saddr 10.1.0.0/16 tcp dport { 9090, 9100 } accept comment "monitoring"' in rules
     assert 'ip6 saddr fd00::/8 tcp dport { 9090, 9100 } accept comment "monitoring"' in rules
+
+
+def test_the_other_gateways_reach_the_api_and_the_database():
+    rules = accepted(
+        firewall(
+            citadel_user_firewall_api_sources=[],
+            postgresql_port=5433,
+            __citadel_peer_sources=["10.0.0.12"],
+            __citadel_database_sources=["10.0.0.12", "fd00::/64"],
+        )
+    )
+    assert rules[1:] == [
+        'ip saddr 10.0.0.12 tcp dport { 8000 } accept comment "other gateways"',
+        'ip saddr 10.0.0.12 tcp dport { 5433 } accept comment "database"',
+        'ip6 saddr fd00::/64 tcp dport { 5433 } accept comment "database"',
+    ]
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,8 @@ def test_a_model_on_the_cpu() -> None:
         "/opt/citadel/envs/engine/bin/python -m vllm.entrypoints.openai.api_server "
         "--uds /run/citadel/engines/m.sock --model /models/m --served-model-name m small --dtype auto "
         "--tensor-parallel-size 1 --pipeline-parallel-size 1 --max-model-len 2048 --shutdown-timeout 30 "
-        "--enable-server-load-tracking --disable-uvicorn-access-log --enforce-eager"
+        "--enable-server-load-tracking --disable-uvicorn-access-log --enforce-eager "
+        "--scheduling-policy priority --enable-prompt-tokens-details"
     )
 
 
@@ -58,6 +59,7 @@ def test_a_model_on_the_cpu() -> None:
         ({"gpus": [0], "quantization": "awq"}, "--quantization awq"),
         ({"gpus": [0], "extra_args": ["--max-num-seqs", "8"]}, "--max-num-seqs 8"),
         ({"gpus": [0], "task": "embed"}, "--runner pooling"),
+        ({"gpus": [0], "task": "score"}, "--runner pooling"),
     ],
 )
 def test_options_reach_the_command_line(engine: dict[str, Any], expected: str) -> None:
@@ -135,3 +137,14 @@ def test_nothing_is_told_outside_and_everything_is_kept_in_the_cache() -> None:
         assert passed[name] == "1"
     for name in ("HOME", "XDG_CACHE_HOME", "VLLM_CACHE_ROOT", "TRITON_CACHE_DIR"):
         assert passed[name].startswith("/var/cache/citadel/engine/m")
+
+
+def test_an_engine_goes_on_with_the_gateways_traces() -> None:
+    host = settings("cpu")
+    assert "otlp" not in " ".join(arguments(host, host.models[0]))
+    collector = "http://10.0.0.5:4318/v1/traces"
+    tracing = host.gateway.tracing.model_copy(update={"endpoint": collector})
+    host = host.model_copy(update={"gateway": host.gateway.model_copy(update={"tracing": tracing})})
+    words = arguments(host, host.models[0])
+    assert words[words.index("--otlp-traces-endpoint") + 1] == collector
+    assert environment(host, host.models[0], {})["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] == "http/protobuf"

@@ -58,15 +58,25 @@ def test_the_services_are_those_of_the_settings() -> None:
 @pytest.mark.parametrize(
     ("name", "service"),
     [
-        ("gateway", GATEWAY),
-        ("small", ENGINE),
-        ("tiny", ENGINE),
-        ("citadel-engine@small.service", ENGINE),
-        ("smal", None),
+        ("gateway", [GATEWAY]),
+        ("small", [ENGINE]),
+        ("tiny", [ENGINE]),
+        ("citadel-engine@small.service", [ENGINE]),
+        ("smal", []),
     ],
 )
-def test_a_word_means_a_service(name: str, service: Service | None) -> None:
-    assert manager.find_service(SETTINGS, name) == service
+def test_a_word_means_services(name: str, service: list[Service]) -> None:
+    assert manager.find_services(SETTINGS, name) == service
+
+
+def test_a_model_means_all_its_engines() -> None:
+    model = SETTINGS.models[0]
+    several = model.model_copy(update={"engine": model.engine.model_copy(update={"replicas": 2})})
+    settings = SETTINGS.model_copy(update={"models": (several,)})
+    second = Service("small.2", "citadel-engine@small.2.service")
+    assert manager.services_of(settings) == [GATEWAY, ENGINE, second]
+    assert manager.find_services(settings, "tiny") == [ENGINE, second]
+    assert manager.find_services(settings, "small.2") == [second]
 
 
 def test_blocks_are_read_in_the_order_asked_for() -> None:

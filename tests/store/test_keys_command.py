@@ -5,6 +5,7 @@ import os
 import pwd
 import re
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from citadel_llm.cli.audit import app as audit_app
 from citadel_llm.cli.keys import app
 from citadel_llm.store import KeyStore, hash_key
 
@@ -137,7 +139,7 @@ def test_list(database: Path) -> None:
         ("laptop", "[red]ada[/red]", None),
         ("ci", "", None),
     ]
-    assert set(records[0]) == {"id", "name", "owner", "prefix", "created_at", "revoked_at"}
+    assert not {"hash", "previous_hash"} & set(records[0])
     table = run("list").stdout
     assert "[red]ada[/red]" in table
     assert records[0]["id"] in table
@@ -193,6 +195,7 @@ def test_who_may_not_read_the_keys_is_told_whom_to_ask(monkeypatch: pytest.Monke
     # The first call, as root, only imports: the other user may not be able to read these packages.
     code = """
 import contextlib, io, os, sys
+from citadel_llm.cli.audit import app as audit_app
 from citadel_llm.cli.keys import app
 sys.argv[1:] = ["keys", "list"]
 with contextlib.redirect_stdout(io.StringIO()):
@@ -206,3 +209,81 @@ app(["list"])
     shutil.rmtree(root)
     assert (result.returncode, result.stdout) == (4, ""), result.stderr
     assert "sudo -u citadel-gateway citadel keys list" in result.stderr
+
+
+def test_a_keys_fields_from_the_options_to_the_table(database: Path) -> None:
+    limits = ["--requests-per-minute", "60", "--tokens-per-day", "2M", "--concurrent-requests", "4"]
+    made = ["--team", "physics", "--expires", "90d", "--model", "a", "--model", "b", "--priority", "low"]
+    result = run("create", "--name", "ci", *limits, *made)
+    assert result.exit_code == 0, result.output
+    assert "no model 'a'" in result.stderr
+    (record,) = json.loads(run("list", "--json").stdout)
+    assert (record["models"], record["tokens_per_day"], record["state"]) == (["a", "b"], 2_000_000, "live")
+    assert "60 req/min, 4 at once, 2M tok/day, 2 models, low" in run("list").stdout
+    changed = run("change", record["id"], "--expires", "never", "--model", "all", "--tokens-per-day", "none")
+    assert changed.exit_code == 0
+    assert json.loads(run("show", record["id"], "--json").stdout) == {
+        **record,
+        "expires_at": None,
+        "models": ["*"],
+        "tokens_per_day": None,
+    }
+    assert run("create", "--name", "root", "--scope", "admin", "--model", "none").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--requests-per-minute", "0"], "--requests-per-minute must be a whole number"),
+        (["--tokens-per-day", "lots"], "--tokens-per-day must be a number such as"),
+        (["--expires", "yesterday"], "--expires must be a duration such as 90d"),
+        (["--expires", "90"], "--expires must say a unit"),
+        (["--expires", "999999w"], "--expires must be sooner"),
+        (["--expires", "2001-01-31"], "--expires must lie in the future"),
+        (["--model", "none"], "--model can be none for an admin's key only"),
+        (["--model", "all", "--model", "a"], "--model must be either all"),
+        (["--scope", "root"], "--scope must be one of api, admin, peer"),
+    ],
+)
+def test_bad_values_name_the_option(database: Path, arguments: list[str], message: str) -> None:
+    result = run("create", "--name", "x", *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
+
+
+def test_rotate_and_what_the_log_says_of_it(
+    database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(str(tmp_path / "log"))
+        journal.settimeout(5)
+        monkeypatch.setattr("citadel_llm.cli.journal.JOURNAL", str(tmp_path / "log"))
+        first = run("create", "--name", "laptop").stdout.strip()
+        (record,) = json.loads(run("list", "--json").stdout)
+        rotated = run("rotate", record["id"], "--grace", "24h")
+        second = rotated.stdout.strip()
+        assert KEY.fullmatch(second)
+        assert "the key that it replaces works until" in rotated.stderr
+        assert live_hashes(database) == {hash_key(second)}
+        third = run("rotate", record["id"], "--write-to", tmp_path / "key")
+        assert "has ended" in third.stderr
+        assert live_hashes(database) == {hash_key((tmp_path / "key").read_text().strip())}
+        run("revoke", record["id"])
+        assert run("rotate", record["id"]).exit_code == 1
+        lines = [journal.recv(4096).decode() for _ in range(5)]
+    assert all(line.startswith("<86>citadel: {") for line in lines)
+    entries = json.loads(CliRunner().invoke(audit_app, ["--json"]).stdout)
+    assert [json.loads(line.partition(": ")[2])["id"] for line in lines] == [5, 4, 3, 2, 1][::-1]
+    assert [(entry["action"], entry["outcome"]) for entry in entries] == [
+        ("key.rotate", "refused"),
+        ("key.revoke", "done"),
+        ("key.rotate", "done"),
+        ("key.rotate", "done"),
+        ("key.create", "done"),
+    ]
+    assert all(entry["actor"].startswith("unix:") for entry in entries)
+    shown = CliRunner().invoke(audit_app, ["--key", record["id"], "--limit", "1"]).stdout
+    assert "refused" in shown
+    assert "for good" in shown
+    everything = "".join(lines) + json.dumps(entries)
+    assert not any(secret in everything for secret in (first, second, hash_key(second)))

@@ -55,9 +55,14 @@ def without_gpus(gpus: Mapping[str, Any]) -> str:
 def planned(models: list[Any], plans: Mapping[str, "EnginePlan"]) -> list[dict[str, Any]]:
     """Return the catalogue with each model's plan in its entry."""
     return [
-        {**model, "plan": plans[model["name"]].model_dump(mode="json")} if model["name"] in plans else model
+        {**model, "plan": _dumped(plans[model["name"]])} if model["name"] in plans else model
         for model in models
     ]
+
+
+def _dumped(plan: "EnginePlan") -> dict[str, Any]:
+    # Not with an empty list for nearly every model: what did not change shall look as it did.
+    return plan.model_dump(mode="json", exclude=None if plan.replicas else {"replicas"})
 
 
 def short_table(settings: "Settings", plans: Mapping[str, "EnginePlan"]) -> list[str]:
@@ -68,10 +73,12 @@ def short_table(settings: "Settings", plans: Mapping[str, "EnginePlan"]) -> list
         if plan is None:
             rows.append((model.name, f"not served: no engine for {model.runtime}", "", "", "", ""))
             continue
-        layout = f"tp{plan.tensor_parallel_size} pp{plan.pipeline_parallel_size}"
-        gpus = ",".join(map(str, plan.gpus)) or "cpu"
-        cache = f"{plan.kv_cache_bytes / 1024**3:.2f} GiB"
-        rows.append((model.name, plan.residency, gpus, layout, f"{plan.max_model_len}", cache))
+        for number, engine in enumerate(model.engine_ids, 1):
+            here = plan.of_replica(number)
+            layout = f"tp{here.tensor_parallel_size} pp{here.pipeline_parallel_size}"
+            gpus = ",".join(map(str, here.gpus)) or "cpu"
+            cache = f"{here.kv_cache_bytes / 1024**3:.2f} GiB"
+            rows.append((engine, here.residency, gpus, layout, f"{here.max_model_len}", cache))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     aligned = ([cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows)
     return ["  ".join(cells).rstrip() for cells in aligned]

@@ -23,7 +23,13 @@ def revision(identity: object) -> str:
 
 
 def service(
-    name: str, identity: object, start_timeout: float, drain_timeout: float, *, on_demand: bool = False
+    name: str,
+    identity: object,
+    start_timeout: float,
+    drain_timeout: float,
+    *,
+    on_demand: bool = False,
+    hands_over: bool = False,
 ) -> dict[str, Any]:
     """Describe a service.
 
@@ -33,9 +39,11 @@ def service(
         start_timeout: Seconds that the service gives itself to become ready.
         drain_timeout: Seconds that it gives requests in flight when it stops.
         on_demand: Whether it is to run only when somebody starts it.
+        hands_over: Whether a reload replaces its process by one with all that is new.
 
     Returns:
-        `name`, `revision`, `on_demand`, and `settings` for the section [Service] of its drop-in.
+        `name`, `revision`, `on_demand`, `hands_over`, and `settings` for the section [Service] of its
+        drop-in.
     """
     settings = {
         "TimeoutStartSec": int(start_timeout) + START_MARGIN,
@@ -46,11 +54,12 @@ def service(
         "revision": revision([identity, settings]),
         "settings": settings,
         "on_demand": on_demand,
+        "hands_over": hands_over,
     }
 
 
 def engine_services(models: Iterable[Mapping[str, Any]], identity: object) -> list[dict[str, Any]]:
-    """Describe the engine of each model that vLLM serves; `identity` is what they all share.
+    """Describe each engine of each model that vLLM serves; `identity` is what they all share.
 
     Args:
         models: The catalogue, each entry with its plan.
@@ -61,16 +70,33 @@ def engine_services(models: Iterable[Mapping[str, Any]], identity: object) -> li
         if model.get("runtime", "vllm") != "vllm":
             continue
         options = model.get("engine") or {}
-        services.append(
-            service(
-                f"citadel-engine@{model['name']}.service",
-                [identity, model],
-                options.get("start_timeout", START_TIMEOUT),
-                options.get("drain_timeout", DRAIN_TIMEOUT),
-                on_demand=(model.get("plan") or {}).get("residency", "resident") != "resident",
+        for number, name in enumerate(engine_names(model), 1):
+            services.append(
+                service(
+                    f"citadel-engine@{name}.service",
+                    [identity, _of_replica(model, number)],
+                    options.get("start_timeout", START_TIMEOUT),
+                    options.get("drain_timeout", DRAIN_TIMEOUT),
+                    on_demand=(model.get("plan") or {}).get("residency", "resident") != "resident",
+                )
             )
-        )
     return services
+
+
+def engine_names(model: Mapping[str, Any]) -> list[str]:
+    """Name a model's engines as `Model.engine_ids` does: its name, then `name.2` and so on."""
+    name, replicas = model["name"], int((model.get("engine") or {}).get("replicas", 1))
+    return [name, *(f"{name}.{number}" for number in range(2, replicas + 1))]
+
+
+def _of_replica(model: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """What of a model one of its engines runs with: not how many others there are, nor where."""
+    options = {key: value for key, value in (model.get("engine") or {}).items() if key != "replicas"}
+    plan = dict(model.get("plan") or {})
+    replicas = plan.pop("replicas", None) or []
+    if number > 1 and len(replicas) >= number - 1:
+        plan |= replicas[number - 2]
+    return {**model, "engine": options, "plan": plan}
 
 
 def drop_ins(services: Iterable[Mapping[str, Any]]) -> dict[str, str]:

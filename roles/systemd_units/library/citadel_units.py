@@ -13,6 +13,9 @@ description:
     than the wanted one is restarted; one that carries the wanted one is left alone.
   - So nothing is started twice, and a restart that an interrupted run owes is made by the next.
   - Starts and restarts are only asked for; O(state=ready) tells when they are done.
+  - A service that hands over is reloaded instead of restarted. Its reload starts a process with all that is
+    new, which takes over when it is ready. If it does not come up, the running process goes on, and the
+    module fails with what the journal says of it.
 author: Citadel
 options:
   units:
@@ -31,6 +34,10 @@ options:
         required: true
       on_demand:
         description: Whether it runs only when somebody starts it, and is not enabled, started or waited for.
+        type: bool
+        default: false
+      hands_over:
+        description: Whether a reload replaces its process by one with all that is new, without a gap.
         type: bool
         default: false
       settings:
@@ -85,6 +92,7 @@ actions:
 import fnmatch
 import json
 import os
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -104,7 +112,10 @@ PROPERTIES = (
 JOURNAL_LINES = 20
 # What every entry of a service's log has, and what a person who reads its end knows already.
 COMMON_KEYS = {"event", "level", "logger", "service", "timestamp"}
-VARIABLE = b"CITADEL_REVISION="
+VARIABLE = "CITADEL_REVISION"
+# Where a service and its successor meet is in the folder that this names; one that was started without it, by
+# an older release, can only be restarted.
+MEETING_POINT = "RUNTIME_DIRECTORY"
 
 
 class Unit(NamedTuple):
@@ -119,6 +130,7 @@ class Unit(NamedTuple):
     queued: bool
     status: str
     revision: str
+    hands_over: bool
 
     @property
     def runs(self) -> bool:
@@ -145,6 +157,7 @@ class Plan(NamedTuple):
     enable: list[str]
     restart: list[str]
     start: list[str]
+    hand_over: list[str]
 
     def commands(self) -> list[list[str]]:
         """Return the arguments of each call."""
@@ -156,18 +169,19 @@ class Plan(NamedTuple):
             (["reset-failed"], self.start),
             (["restart", "--no-block"], self.restart),
             (["start", "--no-block"], self.start),
+            # The last, for it is waited for, and may fail.
+            (["reload"], self.hand_over),
         ]
         return calls + [[*verb, *names] for verb, names in verbs if names]
 
 
-def process_revision(pid: int, proc: Path = Path("/proc")) -> str:
-    """Return the revision in a process's environment; empty when there is no such process or revision."""
+def process_environment(pid: int, proc: Path = Path("/proc")) -> dict[str, str]:
+    """Return a process's environment as it was started with; empty when there is no such process."""
     try:
         environment = (proc / str(pid) / "environ").read_bytes()
     except OSError:
-        return ""
-    found = (line for line in environment.split(b"\0") if line.startswith(VARIABLE))
-    return os.fsdecode(next(found, VARIABLE)[len(VARIABLE) :])
+        return {}
+    return dict(os.fsdecode(line).partition("=")[::2] for line in environment.split(b"\0") if line)
 
 
 def parse(text: str, proc: Path = Path("/proc")) -> dict[str, Unit]:
@@ -175,6 +189,7 @@ def parse(text: str, proc: Path = Path("/proc")) -> dict[str, Unit]:
     units = {}
     for block in text.strip().split("\n\n"):
         values = dict(line.partition("=")[::2] for line in block.splitlines())
+        environment = process_environment(int(values.get("MainPID") or 0), proc)
         units[values["Id"]] = Unit(
             name=values["Id"],
             active=values["ActiveState"],
@@ -184,7 +199,8 @@ def parse(text: str, proc: Path = Path("/proc")) -> dict[str, Unit]:
             outdated=values["NeedDaemonReload"] == "yes",
             queued=bool(values.get("Job")),
             status=values.get("StatusText", ""),
-            revision=process_revision(int(values.get("MainPID") or 0), proc),
+            revision=environment.get(VARIABLE, ""),
+            hands_over=bool(environment.get(MEETING_POINT)),
         )
     return units
 
@@ -195,19 +211,27 @@ def plan_start(
     leftover: list[str],
     target: Unit | None,
     on_demand: frozenset[str] = frozenset(),
+    *,
+    handing_over: frozenset[str] = frozenset(),
 ) -> Plan:
     """Plan for services that shall run; those on demand are only brought up to date where they run.
 
-    One that ran always and is on demand now, is stopped: the others were given its memory.
+    One that hands over does so instead of being restarted, when it is up and was started so that it can. One
+    that ran always and is on demand now, is stopped: the others were given its memory.
     """
     every = [unit for unit in (*units.values(), target) if unit]
     no_longer = [unit.name for unit in every if unit.enabled and unit.name in on_demand]
     still_up = [name for name in no_longer if units[name].active not in {"inactive", "failed"}]
     always = [unit for unit in every if unit.name not in on_demand]
-    restart = [
+    replace = [
         name
         for name in wanted
         if units[name].runs and units[name].revision != wanted[name] and name not in no_longer
+    ]
+    hand_over = [
+        name
+        for name in replace
+        if name in handing_over and units[name].hands_over and units[name].active == "active"
     ]
     start = [name for name in wanted if not units[name].runs and name not in on_demand]
     if target and target.active != "active":
@@ -217,8 +241,9 @@ def plan_start(
         stop=[*leftover, *still_up],
         disable=[*leftover, *no_longer],
         enable=[unit.name for unit in always if not unit.enabled and unit.name not in leftover],
-        restart=restart,
+        restart=[name for name in replace if name not in hand_over],
         start=start,
+        hand_over=hand_over,
     )
 
 
@@ -233,6 +258,7 @@ def plan_stop(units: dict[str, Unit], leftover: list[str], target: Unit | None) 
         enable=[],
         restart=[],
         start=[],
+        hand_over=[],
     )
 
 
@@ -262,10 +288,23 @@ class Systemctl:
         names = {line.split()[0] for line in loaded if line.strip()}
         return names | {name for name in enabled if fnmatch.fnmatch(name, pattern)}
 
-    def journal(self, name: str) -> str:
+    def hand_over(self, names: list[str]) -> None:
+        """Have services replaced by their successors; fail, with the reason, when one does not come up."""
+        began = int(time.time())
+        rc, _, err = self.module.run_command(["systemctl", "reload", *names])
+        if rc:
+            reports = "\n\n".join(
+                f"{name} goes on as it was: what was to take over from it did not come up.\n"
+                # The running one goes on writing a line for each request: what went wrong is more severe.
+                f"Its journal since:\n{self.journal(name, f'--since=@{began}', '--priority=warning')}"
+                for name in names
+            )
+            self.module.fail_json(msg=f"{reports}\n\n{str(err).strip()}")
+
+    def journal(self, name: str, *filters: str) -> str:
         """Return the end of a unit's journal."""
         command = ["journalctl", "--no-pager", "--output=cat", f"--lines={JOURNAL_LINES}", f"--unit={name}"]
-        _, out, err = self.module.run_command(command)
+        _, out, err = self.module.run_command([*command, *filters])
         return "\n".join(readable(line) for line in str(out or err).strip().splitlines())
 
 
@@ -317,6 +356,7 @@ def main() -> None:
                     "name": {"type": "str", "required": True},
                     "revision": {"type": "str", "required": True},
                     "on_demand": {"type": "bool", "default": False},
+                    "hands_over": {"type": "bool", "default": False},
                     "settings": {"type": "dict"},
                 },
             },
@@ -329,6 +369,7 @@ def main() -> None:
     systemctl = Systemctl(module)
     wanted = {unit["name"]: unit["revision"] for unit in module.params["units"]}
     on_demand = frozenset(unit["name"] for unit in module.params["units"] if unit["on_demand"])
+    handing_over = frozenset(unit["name"] for unit in module.params["units"] if unit["hands_over"])
     always = {name: revision for name, revision in wanted.items() if name not in on_demand}
     if module.params["state"] == "ready":
         look(module, systemctl, always)
@@ -338,13 +379,16 @@ def main() -> None:
     target = units.pop(target_name, None)
     leftover = sorted(systemctl.matching(pattern) - set(wanted)) if pattern else []
     if module.params["state"] == "started":
-        plan = plan_start(units, wanted, leftover, target, on_demand)
+        plan = plan_start(units, wanted, leftover, target, on_demand, handing_over=handing_over)
     else:
         plan = plan_stop(units, leftover, target)
     commands = plan.commands()
     if not module.check_mode:
         for command in commands:
-            systemctl.run(*command)
+            if command[0] == "reload":
+                systemctl.hand_over(plan.hand_over)
+            else:
+                systemctl.run(*command)
 
     waiting = unready(units, always)
     nothing_to_wait_for = module.check_mode or module.params["state"] == "stopped"

@@ -54,15 +54,18 @@ def load_settings(directory: Path | None = None) -> "Settings":
         fail(str(error), EXIT_USAGE)
 
 
-def pick_service(settings: "Settings", name: str) -> "Service":
-    """The service that a word on the command line means; exit code 2 when it means none."""
-    from citadel_llm.services.service_manager import find_service, services_of  # noqa: PLC0415
+def pick_services(settings: "Settings", names: Sequence[str]) -> "list[Service]":
+    """The services that the user named, each once; end when there is none of a name."""
+    from citadel_llm.services.service_manager import find_services, services_of  # noqa: PLC0415
 
-    service = find_service(settings, name)
-    if service is None:
-        known = ", ".join(each.name for each in services_of(settings))
-        fail(f"there is no service {name!r}; there are: {known}", EXIT_USAGE)
-    return service
+    picked: list[Service] = []
+    for name in names:
+        found = find_services(settings, name)
+        if not found:
+            known = ", ".join(each.name for each in services_of(settings))
+            fail(f"there is no service {name!r}; there are: {known}", EXIT_USAGE)
+        picked += [each for each in found if each not in picked]
+    return picked
 
 
 def print_json(value: object) -> None:

@@ -12,7 +12,7 @@ from citadel_llm.cli.common import (
     examples,
     fail,
     load_settings,
-    pick_service,
+    pick_services,
 )
 from citadel_llm.cli.status import status_table
 
@@ -46,7 +46,11 @@ def stop(names: _Names = None) -> None:
 
 @app.command(epilog=examples("citadel restart", "citadel restart MODEL"))
 def restart(names: _Names = None) -> None:
-    """Restart services, and wait until they are ready."""
+    """Restart services, and wait until they are ready.
+
+    The gateway, by its name, is replaced without a gap: a new one takes over when it is ready; if it does not
+    come up, the running one goes on.
+    """
     _change("restart", names or [], wanted="running")
 
 
@@ -54,16 +58,20 @@ def _change(verb: "Verb", names: list[str], wanted: str) -> None:
     from citadel_llm.services import service_manager as manager  # noqa: PLC0415 - loads the settings' library
 
     settings = load_settings()
-    services = [pick_service(settings, name) for name in names] or manager.services_of(settings)
+    services = pick_services(settings, names) or manager.services_of(settings)
     units = [service.unit for service in services] if names else [manager.TARGET]
+    verbs: dict[str, Verb] = {}
     statuses: list[ServiceStatus] = []
     progress = _Progress()
     try:
+        if verb == "restart" and names:
+            running = zip(services, manager.read_statuses(services), strict=True)
+            verbs = {one.unit: "reload" for one, status in running if manager.replaces(one, status)}
         if verb != "stop":
             # Who starts by hand has looked at the cause; systemd would refuse after too many failures.
             for failed in (one for one in manager.read_statuses(services) if one.state == "failed"):
                 manager.change("reset-failed", failed.unit).result()
-        changes = [manager.change(verb, unit) for unit in units]
+        changes = [manager.change(verbs.get(unit, verb), unit) for unit in units]
         for statuses in manager.watch(services, changes):
             progress.show(statuses)
         complaints = [complaint for change in changes if (complaint := change.result())]

@@ -1,77 +1,118 @@
-"""`citadel keys`: make, list and revoke the API keys of the gateway.
+"""`citadel keys`: make, list, change, rotate and revoke the API keys of the gateway.
 
 A key is shown once, when it is made: on the terminal, or in a file that only its owner may read. Exit codes:
 0 done, 1 it could not be done, 2 wrong usage or configuration, 3 a key (or the file for it) exists already,
 4 the database is not ours to use.
 """
 
-import os
 import shlex
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from datetime import datetime
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
+from citadel_llm.cli import keys_values as values
 from citadel_llm.cli.common import (
     EXIT_FAILED,
     EXIT_NOT_PERMITTED,
     EXIT_USAGE,
     JsonOption,
-    colour,
     examples,
     fail,
     load_settings,
     print_json,
-    table,
 )
+from citadel_llm.cli.journal import write_to_journal
+from citadel_llm.cli.keys_file import EXIT_EXISTS, into_new_file
+from citadel_llm.cli.keys_view import as_json, details_of, list_of, moment
+from citadel_llm.config import Settings
 from citadel_llm.store import (
-    InvalidNameError,
+    InvalidFieldError,
     KeyRecord,
     KeyStore,
     NameTakenError,
     StoreError,
     StoreUnavailableError,
 )
-
-EXIT_EXISTS = 3
+from citadel_llm.store.record import ANY_MODEL, LIMITS
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="""Make, list and revoke the API keys.
+    help="""Make, list, change, rotate and revoke the API keys.
 
 \b
-  citadel keys create --name laptop --owner ada
+  citadel keys create --name laptop --owner ada --team physics --expires 90d
   citadel keys list
+  citadel keys change ID --tokens-per-day 2M
+  citadel keys rotate ID --grace 24h
   citadel keys revoke ID
 
 The keys belong to the gateway's user: with sudo -u citadel-gateway before the command.
 """,
 )
 
+Id = Annotated[str, typer.Argument(metavar="ID", help="As `citadel keys list` shows it.")]
+Owner = Annotated[str | None, typer.Option(help="Whom to ask about it: a person, a team.")]
+Team = Annotated[str | None, typer.Option(help="Whom its use is accounted to.")]
+Expires = Annotated[
+    str | None, typer.Option(help="When it ends: 90d, 12h, 2w from now, a day such as 2030-01-31, or never.")
+]
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", help="A model that it may use; give it again for more. all: every model."),
+]
+RequestsPerMinute = Annotated[str | None, typer.Option(metavar="N", help="Such as 60; none: the site's own.")]
+TokensPerMinute = Annotated[str | None, typer.Option(metavar="N", help="Such as 100k; none: the site's own.")]
+ConcurrentRequests = Annotated[
+    str | None, typer.Option(metavar="N", help="Requests at once; none: the site's own.")
+]
+TokensPerDay = Annotated[str | None, typer.Option(metavar="N", help="Such as 2M; none: the site's own.")]
+TokensPerMonth = Annotated[str | None, typer.Option(metavar="N", help="Such as 50M; none: the site's own.")]
+Priority = Annotated[
+    str | None, typer.Option(help="high, normal or low: who goes first when a model is busy.")
+]
+WriteTo = Annotated[
+    Path | None, typer.Option(help="Write the key to this new file (mode 0600), not to the terminal.")
+]
+
 
 @app.command(
     epilog=examples(
-        "citadel keys create --name laptop --owner ada",
-        "citadel keys create --name ci --if-absent --write-to ci.key",
+        "citadel keys create --name laptop --owner ada --team physics",
+        "citadel keys create --name ci --expires 90d --model smollm2-135m-instruct --tokens-per-day 2M",
+        "citadel keys create --name ops --scope admin --if-absent --write-to ops.key",
     )
 )
 def create(
+    *,
     name: Annotated[str, typer.Option(help="What to call the key; unique among live keys.")],
-    owner: Annotated[str, typer.Option(help="Whom to ask about it: a person, a team.")] = "",
+    owner: Owner = None,
+    team: Team = None,
+    scope: Annotated[
+        str, typer.Option(help="api: call models; admin: the admin API; peer: another node's gateway.")
+    ] = "api",
+    expires: Expires = None,
+    model: Models = None,
+    requests_per_minute: RequestsPerMinute = None,
+    tokens_per_minute: TokensPerMinute = None,
+    concurrent_requests: ConcurrentRequests = None,
+    tokens_per_day: TokensPerDay = None,
+    tokens_per_month: TokensPerMonth = None,
+    priority: Priority = None,
     if_absent: Annotated[
         bool, typer.Option("--if-absent", help="Change nothing when a live key has this name.")
     ] = False,
-    write_to: Annotated[
-        Path | None, typer.Option(help="Write the key to this new file (mode 0600), not to the terminal.")
-    ] = None,
+    write_to: WriteTo = None,
 ) -> None:
     """Make a key and show it, once."""
-    with _store() as store:
+    given = dict(locals())
+    with _store() as (store, settings):
+        fields = {**_fields(given), "scope": scope}
+        _say_unknown_models(settings, fields)
+        _refuse_no_models(fields, scope)
         if if_absent and (known := store.find_live(name)):
             typer.echo(f"a key named {name!r} exists already (id {known.id}): nothing to do", err=True)
             if write_to and not write_to.exists():
@@ -80,111 +121,171 @@ def create(
                 )
             return
         if write_to is None:
-            record, plaintext = store.create(name, owner)
+            record, plaintext = store.create(name, **cast("Any", fields))
             typer.echo(plaintext)
         else:
-            record = _create_in_file(store, name, owner, write_to)
-        where = f" in {write_to}" if write_to else ", shown above this once: keep it"
-        typer.echo(f"key {record.name!r} (id {record.id}){where}", err=True)
+
+            def undo(record: KeyRecord) -> str:
+                store.revoke(record.id)
+                return "no key was made"
+
+            record = into_new_file(write_to, lambda: store.create(name, **cast("Any", fields)), undo)
+        _say_where(record, write_to)
 
 
-@app.command("list")
-def list_keys(as_json: JsonOption = False) -> None:
+@app.command("list", epilog=examples("citadel keys list", "citadel keys list --json | jq -r '.[].id'"))
+def list_keys(as_json_: JsonOption = False) -> None:
     """List all keys, the revoked ones too. The keys themselves are not stored and cannot be shown."""
-    with _store() as store:
+    with _store() as (store, _):
         records = store.list()
-    if as_json:
-        print_json([_as_json(record) for record in records])
+    if as_json_:
+        print_json([as_json(record) for record in records])
     else:
-        typer.echo(_table(records) if records else "no keys yet: citadel keys create --name NAME")
+        typer.echo(list_of(records) if records else "no keys yet: citadel keys create --name NAME")
 
 
-@app.command()
-def revoke(
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="As `citadel keys list` shows it.")],
+@app.command(epilog=examples("citadel keys show 5d1c9a0b7e42"))
+def show(key_id: Id, as_json_: JsonOption = False) -> None:
+    """Show all that is known of one key."""
+    with _store() as (store, _):
+        record = store.get(key_id)
+    if as_json_:
+        print_json(as_json(record))
+    else:
+        typer.echo(details_of(record))
+
+
+@app.command(
+    epilog=examples(
+        "citadel keys change 5d1c9a0b7e42 --tokens-per-day 2M --expires never",
+        "citadel keys change 5d1c9a0b7e42 --model all --requests-per-minute none",
+    )
+)
+def change(
+    key_id: Id,
+    *,
+    name: Annotated[str | None, typer.Option(help="A new name for it.")] = None,
+    owner: Owner = None,
+    team: Team = None,
+    expires: Expires = None,
+    model: Models = None,
+    requests_per_minute: RequestsPerMinute = None,
+    tokens_per_minute: TokensPerMinute = None,
+    concurrent_requests: ConcurrentRequests = None,
+    tokens_per_day: TokensPerDay = None,
+    tokens_per_month: TokensPerMonth = None,
+    priority: Priority = None,
 ) -> None:
-    """Revoke a key for good. The gateway refuses it within seconds."""
-    with _store() as store:
+    """Change what a key may do. What is not given stays; gateways follow within seconds."""
+    given = dict(locals())
+    with _store() as (store, settings):
+        fields = _fields(given) | ({} if name is None else {"name": name})
+        if not fields:
+            fail("nothing to change: give at least one option (citadel keys change --help)", EXIT_USAGE)
+        _say_unknown_models(settings, fields)
+        if fields.get("models") == ():
+            _refuse_no_models(fields, store.get(key_id).scope)
+        record = store.change(key_id, **cast("Any", fields))
+    typer.echo(details_of(record))
+
+
+@app.command(
+    epilog=examples(
+        "citadel keys rotate 5d1c9a0b7e42 --grace 24h",
+        "citadel keys rotate 5d1c9a0b7e42 --write-to new.key",
+    )
+)
+def rotate(
+    key_id: Id,
+    grace: Annotated[
+        str, typer.Option(help="For how long the key of now goes on working: 0, 30m, 24h, 7d (at most 30d).")
+    ] = "0",
+    write_to: WriteTo = None,
+) -> None:
+    """Give a key a new secret, shown once; all else stays. Without --grace the old one ends at once."""
+    with _store() as (store, _):
+        lasting = values.duration("grace", grace)
+        if write_to is None:
+            record, plaintext = store.rotate(key_id, lasting)
+            typer.echo(plaintext)
+        else:
+            again = "the key was replaced and the new one is lost: rotate it again"
+            record = into_new_file(write_to, lambda: store.rotate(key_id, lasting), lambda _: again)
+        _say_where(record, write_to)
+        ends = moment(record.previous_expires_at)
+        typer.echo(f"the key that it replaces {'works until ' + ends if ends else 'has ended'}", err=True)
+
+
+@app.command(epilog=examples("citadel keys revoke 5d1c9a0b7e42"))
+def revoke(key_id: Id) -> None:
+    """Revoke a key for good. Every gateway refuses it within seconds."""
+    with _store() as (store, _):
         record = store.revoke(key_id)
     typer.echo(f"key {record.name!r} (id {record.id}) is revoked")
 
 
 @contextmanager
-def _store() -> Iterator[KeyStore]:
+def _store() -> Iterator[tuple[KeyStore, Settings]]:
     """The store that the settings name; whatever it raises becomes a message and an exit code."""
     settings = load_settings()
     try:
-        store = KeyStore(settings.gateway.database_url())
+        store = KeyStore(settings.gateway.database_url(), on_act=write_to_journal)
     except OSError as error:
-        fail(f"the database's password cannot be read: {error}\n{_as_the_gateway()}", EXIT_NOT_PERMITTED)
+        fail(f"the database's password cannot be read: {error}\n{as_the_gateway()}", EXIT_NOT_PERMITTED)
     try:
-        yield store
-    except InvalidNameError as error:
-        fail(str(error), EXIT_USAGE)
+        yield store, settings
+    except InvalidFieldError as error:
+        fail(f"{_OPTIONS.get(error.field, error.field)} {error.requirement}", EXIT_USAGE)
     except NameTakenError as error:
         fail(str(error), EXIT_EXISTS)
     except StoreUnavailableError as error:
-        fail(f"{error}\n{_as_the_gateway()}", EXIT_NOT_PERMITTED)
+        fail(f"{error}\n{as_the_gateway()}", EXIT_NOT_PERMITTED)
     except StoreError as error:
         fail(str(error), EXIT_FAILED)
     finally:
         store.close()
 
 
-def _as_the_gateway() -> str:
+# What a field is called on the command line.
+_OPTIONS = {
+    "expires_at": "--expires",
+    "models": "--model",
+    **{name: f"--{name}" for name in ("name", "owner", "team", "priority", "scope", "grace")},
+    **{name: f"--{name.replace('_', '-')}" for name in LIMITS},
+}
+
+
+def as_the_gateway() -> str:
+    """How to run the present command as the user to whom the keys belong."""
     command = shlex.join(["citadel", *sys.argv[1:]])
     return f"The keys belong to the gateway's user. Try: sudo -u citadel-gateway {command}"
 
 
-def _create_in_file(store: KeyStore, name: str, owner: str, path: Path) -> KeyRecord:
-    """Make a key and write it to a new file, whole or not at all.
-
-    The file is written beside its place and linked into it, which fails if something stands there. A key
-    that could not be kept is revoked again, for nobody could ever use it.
-    """
-    if os.path.lexists(path):
-        fail(f"{path} exists already: name another file, or move it away", EXIT_EXISTS)
-    try:
-        descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # O_EXCL, 0600
-    except OSError as error:
-        fail(f"{path.parent}: cannot write there: {error.strerror}", EXIT_NOT_PERMITTED)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            record, plaintext = store.create(name, owner)
-            try:
-                file.write(f"{plaintext}\n")
-                file.flush()
-                os.fsync(file.fileno())
-                os.link(draft, path, follow_symlinks=False)
-            except OSError as error:
-                store.revoke(record.id)
-                fail(f"{path}: cannot write: {error.strerror}; no key was made", EXIT_FAILED)
-    finally:
-        with suppress(FileNotFoundError):
-            Path(draft).unlink()
-    return record
+def _fields(given: dict[str, Any]) -> dict[str, Any]:
+    """The fields that the options name, as `KeyRecord` has them."""
+    fields = {name: given[name] for name in ("owner", "team", "priority") if given[name] is not None}
+    if given["expires"] is not None:
+        fields["expires_at"] = values.expiry(given["expires"])
+    if given["model"]:
+        fields["models"] = values.models(given["model"])
+    for name in LIMITS:
+        if given[name] is not None:
+            fields[name] = values.limit(name, given[name])
+    return fields
 
 
-def _as_json(record: KeyRecord) -> dict[str, str | None]:
-    return {
-        "id": record.id,
-        "name": record.name,
-        "owner": record.owner,
-        "prefix": record.prefix,
-        "created_at": record.created_at.isoformat(timespec="seconds"),
-        "revoked_at": record.revoked_at.isoformat(timespec="seconds") if record.revoked_at else None,
-    }
+def _refuse_no_models(fields: dict[str, Any], scope: str) -> None:
+    if fields.get("models") == () and scope != "admin":
+        raise InvalidFieldError("models", "can be none for an admin's key only; revoke a key to end it")
 
 
-def _table(records: tuple[KeyRecord, ...]) -> str:
-    rows = []
-    for record in records:
-        live = record.revoked_at is None
-        state = colour("live", "green") if live else colour(f"revoked {_moment(record.revoked_at)}", "dim")
-        begins, made = f"{record.prefix}…", _moment(record.created_at)
-        rows.append([record.id, record.name, record.owner, begins, made, state])
-    return table(["ID", "NAME", "OWNER", "BEGINS", "MADE", "STATE"], rows)
+def _say_unknown_models(settings: Settings, fields: dict[str, Any]) -> None:
+    known = {model.name for model in settings.models} | set(settings.gateway.remote_models) | {ANY_MODEL}
+    for name in fields.get("models", ()):
+        if name not in known:
+            typer.echo(f"note: this host's configuration has no model {name!r}", err=True)
 
 
-def _moment(value: datetime | None) -> str:
-    return f"{value:%Y-%m-%d %H:%M} UTC" if value else ""
+def _say_where(record: KeyRecord, path: Path | None) -> None:
+    where = f" in {path}" if path else ", shown above this once: keep it"
+    typer.echo(f"key {record.name!r} (id {record.id}){where}", err=True)

@@ -17,7 +17,7 @@ from citadel_llm.cli.common import (
     examples,
     fail,
     load_settings,
-    pick_service,
+    pick_services,
 )
 
 app = typer.Typer()
@@ -63,7 +63,7 @@ def logs(  # noqa: PLR0917 - each is an option of the command line
     from citadel_llm.services.service_manager import services_of  # noqa: PLC0415 - loads the settings' library
 
     settings = load_settings()
-    services = [pick_service(settings, name) for name in names or []] or services_of(settings)
+    services = pick_services(settings, names or []) or services_of(settings)
     command = [JOURNALCTL, "--output=json", "--quiet", f"--priority={level.value}"]
     command += [f"--unit={service.unit}" for service in services]
     # A span of time is shown whole.

@@ -130,7 +130,7 @@ def _source(
 
 def _chosen(source: "Source", made: "Plan", name: str) -> "ModelPlan":
     model = source.settings.model(name)
-    place = made.model(model.name) if model else None
+    place = made.model(model.name if model else name)
     if place is None:
         reasons = {each.name: each.reason for each in made.unserved}
         if model and model.name in reasons:
@@ -181,7 +181,7 @@ def _measured(source: "Source", model: "ModelPlan") -> list[dict[str, Any]]:
     """What an engine's start took where the model is placed, beside what the arithmetic says."""
     from citadel_llm.placement.calibration import measurements_of  # noqa: PLC0415
 
-    wish = next(each for each in source.wishes if each.model.name == model.name)
+    wish = next(each for each in source.wishes if each.entry == model.entry)
     device = next(each for each in source.machine.devices if each.index == model.workers[0].device)
     known = measurements_of(wish.model, source.measured)
     found = next((each for each in known if each.fits(model.layout, device)), None)

@@ -13,7 +13,7 @@ app = typer.Typer(
 
 \b
   citadel run gateway
-  citadel run engine MODEL
+  citadel run engine ENGINE
 
 Ctrl-C lets it finish what is in flight; Ctrl-C again does not.
 Exit codes: 0 stopped as asked, 1 it could not go on, 2 its settings cannot work, 3 it did not become ready.
@@ -22,20 +22,38 @@ Exit codes: 0 stopped as asked, 1 it could not go on, 2 its settings cannot work
 
 
 @app.command()
-def gateway(directory: DirectoryOption = None) -> None:
+def gateway(
+    directory: DirectoryOption = None,
+    hand_over: Annotated[
+        bool,
+        typer.Option(
+            "--hand-over", help="Take over from the gateway that runs, in the background, without a gap."
+        ),
+    ] = False,
+) -> None:
     """Run the gateway: the OpenAI-compatible API."""
-    from citadel_llm.gateway.service import GatewayService  # noqa: PLC0415 - the web framework is heavy
-    from citadel_llm.services.base_service import run_service  # noqa: PLC0415
 
-    raise typer.Exit(run_service(GatewayService, directory))
+    def run(follows: int | None = None) -> int:
+        from citadel_llm.gateway.service import GatewayService  # noqa: PLC0415 - the web framework is heavy
+        from citadel_llm.services.base_service import run_service  # noqa: PLC0415
+
+        return run_service(functools.partial(GatewayService, follows=follows), directory)
+
+    if hand_over:
+        from citadel_llm.services.hand_over import start_successor  # noqa: PLC0415
+
+        raise typer.Exit(start_successor(run))
+    raise typer.Exit(run())
 
 
 @app.command()
 def engine(
-    model: Annotated[str, typer.Argument(help="The model's name in the catalogue.")],
+    model: Annotated[
+        str, typer.Argument(metavar="ENGINE", help="The model's name; `name.2` is its second engine.")
+    ],
     directory: DirectoryOption = None,
 ) -> None:
-    """Run the engine of a model: vLLM, supervised."""
+    """Run an engine of a model: vLLM, supervised."""
     from citadel_llm.services.base_service import run_service  # noqa: PLC0415
     from citadel_llm.services.vllm_service import VllmService  # noqa: PLC0415
 

@@ -10,6 +10,7 @@ from citadel_llm.config.gateway import Gateway
 from citadel_llm.config.layers import DEFAULT_DIRECTORY, Layers, Origin, read_layers
 from citadel_llm.config.loader import load, validate
 from citadel_llm.config.schema import (
+    Engine,
     EngineDefaults,
     EngineOptions,
     EnginePlan,
@@ -19,12 +20,14 @@ from citadel_llm.config.schema import (
     Model,
     PackageSource,
     Placement,
+    ReplicaPlan,
     Settings,
 )
 
 __all__ = [
     "DEFAULT_DIRECTORY",
     "ConfigError",
+    "Engine",
     "EngineDefaults",
     "EngineOptions",
     "EnginePlan",
@@ -38,6 +41,7 @@ __all__ = [
     "PackageSource",
     "Placement",
     "Problem",
+    "ReplicaPlan",
     "Settings",
     "load",
     "read_layers",

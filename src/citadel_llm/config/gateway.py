@@ -156,6 +156,9 @@ class Gateway(Part):
     """SQLAlchemy URL of the database that holds keys and usage; without a password."""
     database_password: SecretReference | None = None
     """Where the database's password is to be found, when it needs one."""
+    state_dir: Path = Path("/var/lib/citadel/gateway")
+    """Folder for what the gateway keeps on this host: a signed copy of the keys' hashes, with which it can
+    start while the database is away."""
     keys_refresh_seconds: Seconds = 2.0
     """How often the keys are read from the database again: a revoked key is refused after at most this."""
     max_body_bytes: Annotated[int, Field(ge=1024)] = 33554432

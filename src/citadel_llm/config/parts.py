@@ -38,6 +38,11 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+# Where systemd takes the gateway's credentials from. The gateway may read them there, too: for its commands,
+# which systemd does not start, and for what was added since the service started.
+_CREDENTIALS = "/etc/citadel/credentials"
+
+
 class SecretReference(Part):
     """Where a secret is to be found: a systemd credential of the service, or a file."""
 
@@ -58,7 +63,15 @@ class SecretReference(Part):
         Raises:
             OSError: It is not there, or not readable for this user.
         """
-        path = self.file
-        if path is None:
-            path = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent")) / str(self.credential)
-        return path.read_text(encoding="utf-8").rstrip("\r\n")
+        return self.path.read_text(encoding="utf-8").rstrip("\r\n")
+
+    @property
+    def path(self) -> Path:
+        """The file that holds it."""
+        return self.file or self._credential_file(str(self.credential))
+
+    @staticmethod
+    def _credential_file(name: str) -> Path:
+        given = Path(os.environ.get("CREDENTIALS_DIRECTORY", _CREDENTIALS)) / name
+        # systemd hands them over to what it starts. On a reload the folder is named, and may be closed.
+        return given if os.access(given, os.R_OK) else Path(_CREDENTIALS) / name

@@ -4,6 +4,7 @@ No secret is a setting: where one is needed, a setting refers to it (`SecretRefe
 """
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,6 +25,7 @@ _REFUSED_ARGUMENTS = {
     "--config": _CITADEL_SETS_IT,
     "--disable-log-stats": _BLINDS,
     "--dtype": _CITADEL_SETS_IT,
+    "--enable-force-include-usage": "it puts the usage into every chunk; the gateway asks for it at the end",
     "--enable-log-deltas": _LOGS_PROMPTS,
     "--enable-log-outputs": _LOGS_PROMPTS,
     "--enable-log-requests": _LOGS_PROMPTS,
@@ -38,6 +40,7 @@ _REFUSED_ARGUMENTS = {
     "--pipeline-parallel-size": _CITADEL_SETS_IT,
     "--port": "engines listen on their socket only",
     "--quantization": _CITADEL_SETS_IT,
+    "--scheduling-policy": "the keys' priorities want Citadel's own",
     "--served-model-name": "use name and aliases",
     "--shutdown-timeout": "use drain_timeout",
     "--tensor-parallel-size": _CITADEL_SETS_IT,
@@ -114,7 +117,8 @@ class EngineOptions(Part):
     replicas: Annotated[int, Field(ge=1, le=64)] = 1
     """How many engines serve it on this host, each with its own copy of the weights."""
     gpus: tuple[Annotated[int, Field(ge=0)], ...] = ()
-    """Indices of the GPUs it is to run on; when empty, the plan chooses. None on the CPU build."""
+    """Indices of the GPUs it is to run on, dealt out to its replicas in this order; when empty, the plan
+    chooses. None on the CPU build."""
     tensor_parallel_size: Annotated[int, Field(ge=1)] | None = None
     """Into how many GPUs each layer is split; when absent, the plan chooses."""
     pipeline_parallel_size: Annotated[int, Field(ge=1)] | None = None
@@ -154,6 +158,21 @@ class EngineOptions(Part):
         return value
 
 
+class ReplicaPlan(Part):
+    """Where one more engine of a model runs. What is not here is as the first one has it."""
+
+    gpus: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Indices of its GPUs; none on the CPU build."""
+    tensor_parallel_size: Annotated[int, Field(ge=1)] = 1
+    """Into how many GPUs each layer is split."""
+    pipeline_parallel_size: Annotated[int, Field(ge=1)] = 1
+    """Over how many GPUs the layers are laid out in sequence."""
+    kv_cache_bytes: Annotated[int, Field(ge=0)]
+    """KV cache on each device, in bytes."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of each GPU's memory that must be free when it starts; none on the CPU build."""
+
+
 class EnginePlan(Part):
     """Where a model runs, with how much memory: what the placement found. Citadel alone writes it."""
 
@@ -171,6 +190,14 @@ class EnginePlan(Part):
     """KV cache on each device, in bytes."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of each GPU's memory that must be free when it starts; none on the CPU build."""
+    replicas: tuple[ReplicaPlan, ...] = ()
+    """Where its further engines run: the second, the third, and so on."""
+
+    def of_replica(self, number: int) -> "EnginePlan":
+        """The plan of one of its engines, counted from 1; of one that was not planned, the first one's."""
+        further = self.replicas[number - 2 : number - 1] if number > 1 else ()
+        changes = further[0].model_dump() if further else {}
+        return self.model_copy(update={**changes, "replicas": ()})
 
 
 class Model(Part):
@@ -217,13 +244,45 @@ class Model(Part):
         """Longest context in tokens that it is served with; none where neither plan nor catalogue says."""
         return self.plan.max_model_len if self.plan else self.engine.max_model_len
 
-    def socket(self, run_dir: Path) -> Path:
-        """The unix socket on which its engine answers."""
-        return run_dir / "engines" / f"{self.name}.sock"
+    @property
+    def engine_ids(self) -> tuple[str, ...]:
+        """What its engines are called: its name, then, where it has several, `name.2` and so on."""
+        return (self.name, *(f"{self.name}.{number}" for number in range(2, self.engine.replicas + 1)))
+
+    def socket(self, run_dir: Path, engine_id: str | None = None) -> Path:
+        """The unix socket on which one of its engines answers, the first when none is named."""
+        return run_dir / "engines" / f"{engine_id or self.name}.sock"
 
     def folder(self, models_root: Path) -> Path:
         """The folder of its weights, in Hugging Face's layout."""
         return models_root / self.name
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One engine of a model on this host: a vLLM, its unit and its socket.
+
+    Attributes:
+        id: What it is called: the model's name, and from the second replica on `name.2`.
+        number: Which of the model's engines it is, counted from 1.
+        model: The model, with the plan of this very engine.
+        socket: The unix socket on which it answers.
+    """
+
+    id: str
+    number: int
+    model: Model
+    socket: Path
+
+    @property
+    def plan(self) -> EnginePlan | None:
+        """Where it runs, when that was planned."""
+        return self.model.plan
+
+    @property
+    def unit(self) -> str:
+        """Its systemd unit."""
+        return f"citadel-engine@{self.id}.service"
 
 
 class Placement(Part):
@@ -275,6 +334,20 @@ class Settings(Part):
         return self
 
     @model_validator(mode="after")
+    def _engines_are_told_apart(self) -> "Settings":
+        ids = {each: model.name for model in self.models for each in model.engine_ids[1:]}
+        for index, model in enumerate(self.models):
+            for key, name in (("name", model.name), *(("aliases", alias) for alias in model.aliases)):
+                if name in ids:
+                    owner = ids[name]
+                    message = f"{name!r} is what an engine of {owner} is called, which has several (replicas)"
+                    raise MisfitError(("models", index, key), message)
+            if model.engine.replicas > 1 and model.residency not in {"auto", "resident"}:
+                message = f"must be auto or resident, not {model.residency}: several engines are awake always"
+                raise MisfitError(("models", index, "residency"), message)
+        return self
+
+    @model_validator(mode="after")
     def _aliases_lead_to_models(self) -> "Settings":
         names = {name for model in self.models for name in (model.name, *model.aliases)}
         for index, alias in enumerate(self.gateway.aliases):
@@ -299,7 +372,7 @@ class Settings(Part):
     @model_validator(mode="after")
     def _sockets_fit(self) -> "Settings":
         for index, model in enumerate(self.models):
-            path = str(model.socket(self.run_dir))
+            path = str(model.socket(self.run_dir, model.engine_ids[-1]))
             if len(path.encode()) > _SOCKET_PATH_LIMIT:
                 message = (
                     f"its socket {path} is longer than {_SOCKET_PATH_LIMIT} bytes; shorten it or run_dir"
@@ -317,9 +390,12 @@ class Settings(Part):
             sizes = (engine.tensor_parallel_size, engine.pipeline_parallel_size)
             needed = math.prod(size or 1 for size in sizes)
             exactly = None not in sizes
+            each = "tensor_parallel_size x pipeline_parallel_size"
+            if engine.replicas > 1:
+                needed, each = needed * engine.replicas, f"replicas x {each}"
             fits = len(engine.gpus) == needed if exactly else len(engine.gpus) % needed == 0
             if engine.gpus and not fits:
-                message = f"must name {needed} GPU(s), tensor_parallel_size x pipeline_parallel_size of"
+                message = f"must name {needed} GPU(s), {each} of"
                 raise MisfitError(where, f"{message} {model.name}, or none, not {len(engine.gpus)}")
         return self
 
@@ -327,6 +403,20 @@ class Settings(Part):
     def served_models(self) -> tuple[Model, ...]:
         """The models that engines here serve."""
         return tuple(model for model in self.models if model.served)
+
+    @property
+    def engines(self) -> tuple[Engine, ...]:
+        """The engines of this host, in the catalogue's order, a model's replicas one after the other."""
+        return tuple(
+            Engine(
+                engine_id,
+                number,
+                model.model_copy(update={"plan": model.plan and model.plan.of_replica(number)}),
+                model.socket(self.run_dir, engine_id),
+            )
+            for model in self.served_models
+            for number, engine_id in enumerate(model.engine_ids, 1)
+        )
 
     def model(self, name: str) -> Model | None:
         """The model with this name or alias, if there is one."""

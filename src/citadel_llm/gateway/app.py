@@ -1,8 +1,10 @@
 """The gateway's application. `create_app` puts it together; its lifespan begins and ends all that runs."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -12,9 +14,12 @@ from starlette.routing import Route
 
 from citadel_llm import __version__
 from citadel_llm.config import Settings
-from citadel_llm.gateway import docs, health, metrics_page, models
+from citadel_llm.gateway import admin, docs, health, metrics_page, models, usage
+from citadel_llm.gateway.accounting import Ledger
+from citadel_llm.gateway.admin.access import log_act
 from citadel_llm.gateway.auth import KeyCache
 from citadel_llm.gateway.call import call_of
+from citadel_llm.gateway.cors import CrossOrigin, CrossOriginAnswers
 from citadel_llm.gateway.errors import (
     GatewayError,
     InvalidRequestError,
@@ -23,13 +28,18 @@ from citadel_llm.gateway.errors import (
     error_response,
     shape_of,
 )
-from citadel_llm.gateway.inference import INFERENCE_PATHS, InferenceEndpoint
+from citadel_llm.gateway.key_snapshot import KeySnapshot
+from citadel_llm.gateway.limits import Limiter
 from citadel_llm.gateway.metrics import GatewayMetrics
 from citadel_llm.gateway.middleware import ErrorAnswers, RequestLog
 from citadel_llm.gateway.openapi import describe
-from citadel_llm.gateway.routing import EngineRegistry
+from citadel_llm.gateway.paths import BY_PATH, dialect_of
+from citadel_llm.gateway.proxies import BelievedProxies, TrustedProxies
+from citadel_llm.gateway.routing import EngineRegistry, peers
 from citadel_llm.gateway.state import State
+from citadel_llm.gateway.traffic import Traffic
 from citadel_llm.store import KeyStore
+from citadel_llm.store.usage import UsageStore
 
 _NOT_FOUND = 404
 _METHOD_NOT_ALLOWED = 405
@@ -50,10 +60,9 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    for path in INFERENCE_PATHS:
-        endpoint = InferenceEndpoint(path, settings.gateway.max_body_bytes)
-        app.router.routes.append(Route(path.path, endpoint, methods=["POST"]))
-    for module in (models, health, metrics_page):
+    for name in BY_PATH:
+        app.router.routes.append(Route(name, _not_on_the_wire, methods=["POST"]))
+    for module in (models, usage, health, metrics_page, peers, admin):
         app.include_router(module.router)
     if settings.gateway.docs:
         app.include_router(docs.router)
@@ -61,7 +70,13 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
     # The last one added is the outermost.
     app.add_middleware(ErrorAnswers)
+    cors = CrossOrigin(settings.gateway.cors)
+    if cors:
+        app.add_middleware(CrossOriginAnswers, cors=cors)
     app.add_middleware(RequestLog)
+    proxies = TrustedProxies(settings.gateway.trusted_proxies)
+    if proxies:
+        app.add_middleware(BelievedProxies, proxies=proxies)
     app.openapi = describe(app)  # type: ignore[method-assign]  # FastAPI's documented way to replace it
     return app
 
@@ -70,15 +85,32 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[State]:
         metrics = GatewayMetrics()
-        store = KeyStore(settings.gateway.database_url())
-        keys = KeyCache(store, settings.gateway.keys_refresh_seconds, metrics)
+        store = KeyStore(settings.gateway.database_url(), on_act=log_act)
+        snapshot = KeySnapshot(settings.gateway.state_dir, settings.gateway.database)
+        keys = KeyCache(store, settings.gateway.keys_refresh_seconds, metrics, snapshot)
         engines = EngineRegistry(settings, metrics)
-        async with engines.running(), keys.running():
+        ledger = Ledger(settings, metrics.registry)
+        spent = partial(asyncio.to_thread, UsageStore(store.database).spent)
+        limiter = Limiter(settings.gateway.limits, metrics.registry, spent)
+        traffic = Traffic(
+            settings, keys=keys, limiter=limiter, engines=engines, ledger=ledger, metrics=metrics
+        )
+        async with engines.running(), keys.running(), limiter.running(), ledger.running(), traffic.running():
             yield State(
-                settings=settings, keys=keys, engines=engines, metrics=metrics, started=int(time.time())
+                settings=settings,
+                keys=keys,
+                engines=engines,
+                metrics=metrics,
+                traffic=traffic,
+                started=int(time.time()),
             )
 
     return lifespan
+
+
+async def _not_on_the_wire(request: Request) -> Response:
+    """A path of the engines' in a form that `wire.server` does not know, such as percent-encoded."""
+    return _answer(request, UnknownPathError("This API has no such path."))
 
 
 async def _answer_http_error(request: Request, error: Exception) -> Response:
@@ -90,7 +122,7 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
         answer = MethodNotAllowedError("This path does not take this method; the header Allow says which.")
     else:
         answer = InvalidRequestError("The request cannot be understood.")
-    response = error_response(answer)
+    response = _answer(request, answer)
     response.headers.update(error.headers or {})
     call_of(request.scope).error = str(shape_of(answer).code)
     return response
@@ -100,4 +132,8 @@ async def _answer_validation_error(request: Request, _error: Exception) -> Respo
     """FastAPI's error for a bad parameter, without the value that was sent."""
     answer = InvalidRequestError("A parameter of the request is not valid.")
     call_of(request.scope).error = shape_of(answer).type
-    return error_response(answer)
+    return _answer(request, answer)
+
+
+def _answer(request: Request, error: GatewayError) -> Response:
+    return error_response(error, dialect_of(request.url.path), call_of(request.scope).request_id)

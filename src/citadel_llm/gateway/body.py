@@ -1,109 +1,202 @@
-"""The request's body: read once, bounded, and looked at as little as can be.
+"""The request's body: looked at as little as can be, and passed on as it came.
 
-Only `model` and `stream` are taken out of it. It goes on to the engine byte for byte, but for the name of
-the model when the client used an alias.
+A few small fields are taken out of it by msgspec, which walks over the rest without making objects of it.
+What the gateway has to say to the engine (an alias's real model, a cache salt, a priority) is appended to the
+object: of two equal names a reader takes the last (RFC 8259, 4, leaves it open; Python's json, with which
+vLLM reads, and msgspec do so, and a test asks vLLM itself).
 """
 
 import json
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import Any
 
-from starlette.datastructures import Headers
-from starlette.types import Receive
+import msgspec
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
 
-from citadel_llm.gateway.errors import BodyTooLargeError, ClientGoneError, InvalidRequestError
+from citadel_llm.gateway.errors import InvalidRequestError
 
-# A string, or one of the marks that structure JSON. Numbers and literals lie between and need no token.
-_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{}\[\],]', re.DOTALL)
+# Bytes of a prompt for each of its tokens, roughly: English is at 4, code and other languages below.
+_BYTES_A_TOKEN = 4
+
+_NOTHING = msgspec.Raw()
 
 
-@dataclass(frozen=True)
-class Fields:
+class Fields(msgspec.Struct):
     """What the gateway reads of a body."""
 
     model: str
-    stream: bool
+    stream: bool = False
+    wants_usage: bool = False
+    """Whether the client asked for the usage at the end of the stream."""
+    group: bytes = b""
+    """What the client says that requests of one conversation or user have in common; empty when nothing."""
+    prompt: bytes = b""
+    """The prompt, as it stands in the body: its beginning chooses the engine."""
+    prompt_estimate: int = 0
+    """Roughly how many tokens the prompt has."""
 
 
-async def read_body(headers: Headers, receive: Receive, limit: int) -> bytes:
-    """Read the whole body, at most `limit` bytes of it.
-
-    Raises:
-        BodyTooLargeError: It says that it is larger, or turns out to be.
-        ClientGoneError: The client hung up before its end.
-    """
-    announced = headers.get("content-length", "")
-    if announced.isascii() and announced.isdigit() and int(announced) > limit:
-        raise _too_large(limit)
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGoneError("the client hung up while sending")
-        body += message.get("body", b"")
-        if len(body) > limit:
-            raise _too_large(limit)
-        if not message.get("more_body", False):
-            return bytes(body)
+class _Body(msgspec.Struct):
+    model: Any = None
+    stream: Any = False
+    stream_options: Any = None
+    prompt_cache_key: msgspec.Raw = _NOTHING
+    safety_identifier: msgspec.Raw = _NOTHING
+    user: msgspec.Raw = _NOTHING
+    system: msgspec.Raw = _NOTHING
+    tools: msgspec.Raw = _NOTHING
+    instructions: msgspec.Raw = _NOTHING
+    messages: msgspec.Raw = _NOTHING
+    prompt: msgspec.Raw = _NOTHING
+    input: msgspec.Raw = _NOTHING
 
 
-def _too_large(limit: int) -> BodyTooLargeError:
-    return BodyTooLargeError(f"The request's body is too large: at most {limit} bytes are accepted.")
+_decode = msgspec.json.Decoder(_Body).decode
 
 
-def read_fields(body: bytes) -> Fields:
-    """Take out of a body what the gateway needs.
+def read_fields(body: bytes, prefix_bytes: int) -> Fields:
+    """Take out of a JSON body what the gateway needs.
+
+    Args:
+        body: The whole body.
+        prefix_bytes: How much of the prompt's beginning is wanted.
 
     Raises:
         InvalidRequestError: The body is not a JSON object in UTF-8 that names a model.
     """
     try:
-        # Strictly UTF-8, as JSON has it: `json.loads` alone would guess among other encodings.
-        content = json.loads(body.decode("utf-8"))
+        # Skipped text is not looked at: the engine would stumble over bytes that are no UTF-8.
+        if not body.isascii():
+            body.decode()
+        content = _decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise _complaint(body) from None
+    model = content.model
+    if type(model) is not str or not model:
+        raise _no_model()
+    options = content.stream_options
+    group = bytes(content.prompt_cache_key or content.safety_identifier or content.user)
+    return Fields(
+        model,
+        content.stream is True,
+        type(options) is dict and options.get("include_usage") is True,
+        b"" if group == b"null" else group,
+        _beginning(content, prefix_bytes),
+        len(body) // _BYTES_A_TOKEN,
+    )
+
+
+def _beginning(content: _Body, length: int) -> bytes:
+    """The first bytes of what the engine reads first: that is what its cache of prefixes goes by."""
+    if not length:
+        return b""
+    first = content.messages or content.prompt or content.input
+    if content.system or content.instructions or content.tools:
+        parts = (content.tools, content.system, content.instructions, first)
+        return b"".join(bytes(memoryview(part)[:length]) for part in parts)[:length]
+    return bytes(memoryview(first)[:length])
+
+
+def _complaint(body: bytes) -> InvalidRequestError:
+    """What exactly is wrong with a body; Python's reader tells it better than the quick one."""
+    try:
+        content = json.loads(body.decode())
     except json.JSONDecodeError as error:
         where = f"line {error.lineno} column {error.colno}"
-        raise InvalidRequestError(f"The request's body is not JSON: {error.msg} at {where}.") from None
+        return InvalidRequestError(f"The request's body is not JSON: {error.msg} at {where}.")
     except UnicodeDecodeError as error:
-        raise InvalidRequestError(f"The request's body is not UTF-8 at byte {error.start}.") from None
+        return InvalidRequestError(f"The request's body is not UTF-8 at byte {error.start}.")
     except (ValueError, RecursionError):
-        raise InvalidRequestError("The request's body is not JSON that can be read here.") from None
+        return InvalidRequestError("The request's body is not JSON that can be read here.")
     if not isinstance(content, dict):
-        raise InvalidRequestError("The request's body must be a JSON object.")
-    model = content.get("model")
-    if not isinstance(model, str) or not model:
-        message = "The parameter 'model' must name a model; GET /v1/models lists them."
-        raise InvalidRequestError(message, param="model")
-    return Fields(model=model, stream=content.get("stream") is True)
+        return InvalidRequestError("The request's body must be a JSON object.")
+    return InvalidRequestError("The request's body is not JSON that can be read here.")
 
 
-def replace_model(body: bytes, name: str) -> bytes:
-    """Put another model's name into a body that `read_fields` accepted; all other bytes stay as they are."""
-    replacement = json.dumps(name).encode()
-    parts, end = [], 0
-    for start, stop in _model_spans(body):
-        parts += [body[end:start], replacement]
-        end = stop
-    return b"".join([*parts, body[end:]])
+def _no_model() -> InvalidRequestError:
+    message = "The parameter 'model' must name a model; GET /v1/models lists them."
+    return InvalidRequestError(message, param="model")
 
 
-def _model_spans(body: bytes) -> Iterator[tuple[int, int]]:
-    """Where the values of the outermost object's `model` stand, if they are strings.
+def with_end(body: bytes, fields: bytes) -> tuple[memoryview, bytes]:
+    """A body that `read_fields` accepted, with fields that win over the client's; in two parts, uncopied.
 
-    A key given twice is replaced twice: readers disagree on which of the two counts.
+    Args:
+        body: The client's.
+        fields: As JSON, with a comma before the first and the brace behind the last: `,"priority":0}`.
     """
-    depth, key = 0, None
-    for token in _TOKEN.finditer(body):
-        mark = token[0]
-        if mark in (b"{", b"["):
-            depth += 1
-        elif mark in (b"}", b"]"):
-            depth -= 1
-        elif depth != 1:
-            continue
-        elif mark == b",":
-            key = None
-        elif key is None:
-            key = json.loads(mark.decode())
-        elif key == "model":
-            yield token.span()
+    # The object's own brace is the last one: only white space may follow it.
+    return memoryview(body)[: body.rindex(b"}")], fields
+
+
+def read_form_fields(body: bytes, content_type: bytes) -> Fields:
+    """Take out of a multipart form what the gateway needs: the fields `model` and `stream`.
+
+    Raises:
+        InvalidRequestError: It is no such form, or names no model.
+    """
+    kind, options = parse_options_header(content_type)
+    boundary = options.get(b"boundary")
+    if kind != b"multipart/form-data" or not boundary:
+        raise InvalidRequestError("The request's body must be a form: multipart/form-data with a boundary.")
+    form = _Form()
+    try:
+        parser = MultipartParser(boundary, form.callbacks())
+        parser.write(body)
+        parser.finalize()
+    except FormParserError:
+        raise InvalidRequestError("The request's body is not a form that can be read here.") from None
+    if not form.complete:
+        raise InvalidRequestError("The request's form is cut off: its closing boundary is missing.")
+    try:
+        model = form.values.get(b"model", b"").decode()
+    except UnicodeDecodeError:
+        model = ""
+    if not model:
+        raise _no_model()
+    return Fields(model, form.values.get(b"stream", b"").lower() in (b"true", b"1"))
+
+
+class _Form:
+    """The small fields of a multipart form; files are walked over."""
+
+    _WANTED = (b"model", b"stream")
+    _LIMIT = 1024
+
+    def __init__(self) -> None:
+        self.values: dict[bytes, bytes] = {}
+        self.complete = False
+        self._name = b""
+        self._header = [b"", b""]
+
+    def callbacks(self) -> Any:
+        return {
+            "on_part_begin": self._begin,
+            "on_header_field": lambda data, start, end: self._add(0, data[start:end]),
+            "on_header_value": lambda data, start, end: self._add(1, data[start:end]),
+            "on_header_end": self._end_header,
+            "on_part_data": self._data,
+            "on_end": self._end,
+        }
+
+    def _begin(self) -> None:
+        self._name, self._header = b"", [b"", b""]
+
+    def _add(self, which: int, data: bytes) -> None:
+        self._header[which] += data
+
+    def _end_header(self) -> None:
+        name, value = self._header
+        if name.lower() == b"content-disposition":
+            self._name = parse_options_header(value)[1].get(b"name", b"")
+        self._header = [b"", b""]
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        if self._name in self._WANTED:
+            value = self.values.get(self._name, b"") + data[start:end]
+            if len(value) > self._LIMIT:
+                raise FormParserError("a field is too long")
+            self.values[self._name] = value
+
+    def _end(self) -> None:
+        self.complete = True

@@ -1,4 +1,4 @@
-"""What the gateway notes of one request, for the access log and the metrics: never its text or its key."""
+"""What is noted of a request that no model is asked, for the log and the metrics: never its text or key."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -10,14 +10,12 @@ _SCOPE_KEY = "citadel.call"
 
 @dataclass
 class Call:
-    """One request, filled in as it goes.
+    """One such request, filled in as it goes.
 
     Attributes:
         request_id: The client's own, or made here.
         route: The path's template, never the path that was sent.
         key_id: The id of the API key, empty until it is known.
-        model: The real name of the model, empty until it is known. Never what the client sent.
-        stream: Whether the client asked for a stream.
         error: The code of what went wrong, empty when nothing did.
         status: The HTTP status, None until the answer has begun.
     """
@@ -25,8 +23,6 @@ class Call:
     request_id: str
     route: str = ""
     key_id: str = ""
-    model: str = ""
-    stream: bool = False
     error: str = ""
     status: int | None = None
 

@@ -36,11 +36,25 @@ def is_request_id(value: str) -> bool:
     return _REQUEST_ID.fullmatch(value) is not None
 
 
-def to_engine(headers: Headers, request_id: str) -> dict[str, str]:
-    """The headers of a request to an engine."""
+def api_key(headers: Mapping[str, str]) -> str | None:
+    """The API key that a request carries: as a bearer, or as Anthropic's clients send it, in `x-api-key`."""
+    scheme, _, credentials = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and credentials.strip():
+        return credentials.strip()
+    return headers.get("x-api-key", "").strip() or None
+
+
+def to_engine(headers: Headers, request_id: str, content_type: str = "application/json") -> dict[str, str]:
+    """The headers of a request to an engine.
+
+    Args:
+        headers: The client's.
+        request_id: The request's.
+        content_type: What the body was read as, whatever the client calls it (`curl -d` says it is a form);
+            of a multipart form the client's own, which holds the boundary.
+    """
     chosen = {name: headers[name] for name in _TO_ENGINE if name in headers}
-    # The body was read as JSON, whatever the client calls it (curl -d says it is a form).
-    return {**chosen, "content-type": "application/json", "x-request-id": request_id}
+    return {**chosen, "content-type": content_type, "x-request-id": request_id}
 
 
 def to_client(headers: CIMultiDictProxy[str]) -> list[tuple[bytes, bytes]]:

@@ -6,6 +6,7 @@ from typing import Literal
 from fastapi import APIRouter, Request, Response, status
 from pydantic import BaseModel, Field
 
+from citadel_llm.gateway.routing import Engine, ServedModel
 from citadel_llm.gateway.state import state_of
 
 
@@ -15,13 +16,33 @@ class Health(BaseModel):
     status: Literal["ok"] = "ok"
 
 
+class EngineState(BaseModel):
+    """How one engine is."""
+
+    engine: str = Field(
+        description="Its id; behind another node's gateway, that node's name stands before it.",
+        examples=["smollm2-135m-instruct.2"],
+    )
+    state: Literal["up", "down", "unknown", "ejected", "suspect", "stalled"] = Field(
+        description="`ejected`: requests failed, it gets none for a while; `suspect`: its health check is "
+        "late; `stalled`: it has requests in hand and makes no progress."
+    )
+    reason: str = Field(description="Why it is down; empty otherwise.")
+    since: datetime = Field(description="When it went up or down.")
+    outstanding: int = Field(description="Requests of this gateway that it has in hand.")
+
+
 class ModelState(BaseModel):
-    """How one model's engine is."""
+    """How one model is, and each of its engines."""
 
     model: str = Field(examples=["smollm2-135m-instruct"])
-    state: Literal["up", "down", "unknown"] = Field(description="`unknown` until it was asked once.")
+    state: Literal["up", "down", "unknown"] = Field(
+        description="`up` while one of its engines is; `unknown` until they were asked once."
+    )
     reason: str = Field(description="Why it is down; empty otherwise.")
     since: datetime = Field(description="When it came into this state.")
+    waiting: int = Field(description="Requests that wait for one of its engines.")
+    engines: list[EngineState]
 
 
 class Readiness(BaseModel):
@@ -48,18 +69,31 @@ async def health() -> Health:
     },
 )
 async def ready(request: Request, response: Response) -> Readiness:
-    """200 when the engine of at least one model answers; with the state of each."""
-    engines = state_of(request.scope)["engines"]
-    models = [
-        ModelState(
-            model=engine.name,
-            state=engine.state,
-            reason=engine.reason,
-            since=datetime.fromtimestamp(engine.since, UTC),
-        )
-        for engine in engines
-    ]
-    if any(engine.state == "up" for engine in engines):
-        return Readiness(status="ready", models=models)
+    """200 when an engine of at least one model answers; with the state of each model and engine."""
+    models = state_of(request.scope)["engines"].models
+    states = [_of_model(model) for model in models]
+    if any(model.state == "up" for model in models):
+        return Readiness(status="ready", models=states)
     response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
-    return Readiness(status="not ready", models=models)
+    return Readiness(status="not ready", models=states)
+
+
+def _of_model(model: ServedModel) -> ModelState:
+    return ModelState(
+        model=model.name,
+        state=model.state,
+        reason=model.reason,
+        since=datetime.fromtimestamp(model.since, UTC),
+        waiting=model.waiting,
+        engines=[_of_engine(engine) for engine in model.engines],
+    )
+
+
+def _of_engine(engine: Engine) -> EngineState:
+    return EngineState(
+        engine=engine.id,
+        state=engine.condition,
+        reason=engine.reason,
+        since=datetime.fromtimestamp(engine.since, UTC),
+        outstanding=engine.outstanding,
+    )

@@ -40,7 +40,8 @@ async def metrics(request: Request) -> PlainTextResponse:
     allowed = state["settings"].gateway.metrics_allow
     if not _is_allowed(request.client.host if request.client else "", allowed):
         raise NotAllowedError("This address may not read the metrics (gateway.metrics_allow).")
-    engines = [engine for engine in state["engines"] if engine.state != "down"]
+    # Those behind a peer are on that peer's own page.
+    engines = [engine for engine in state["engines"] if engine.state != "down" and not engine.remote]
     pages = await asyncio.gather(*(_fetch(engine, state) for engine in engines))
     # Parsing takes tens of milliseconds an engine, too long to keep streams waiting.
     text = await asyncio.to_thread(_render, state, list(zip(engines, pages, strict=True)))
@@ -67,8 +68,8 @@ async def _fetch(engine: Engine, state: State) -> str:
 
 
 def _missing(engine: Engine, state: State, reason: str) -> str:
-    state["metrics"].engine_scrape_errors.labels(engine.name).inc()
-    _log.warning("an engine's metrics are missing", model=engine.name, reason=reason)
+    state["metrics"].engine_scrape_errors.labels(engine.model).inc()
+    _log.warning("an engine's metrics are missing", engine=engine.id, reason=reason)
     return ""
 
 
@@ -76,7 +77,7 @@ def _render(state: State, pages: Sequence[tuple[Engine, str]]) -> bytes:
     families: list[Metric] = []
     for engine, page in pages:
         try:
-            families += _labelled(engine.name, page)
+            families += _labelled(engine.id, page)
         except ValueError as error:
             _missing(engine, state, f"not in Prometheus' format: {type(error).__name__}")
     return generate_latest(_Families([*state["metrics"].collect(), *families]))

@@ -2,13 +2,12 @@
 
 import asyncio
 import time
-import traceback
 import uuid
 
-import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from citadel_llm.gateway.access_log import AccessLine, milliseconds
 from citadel_llm.gateway.call import Call, attach_call, call_of
 from citadel_llm.gateway.errors import (
     CLIENT_GONE_STATUS,
@@ -20,12 +19,9 @@ from citadel_llm.gateway.errors import (
     shape_of,
 )
 from citadel_llm.gateway.headers import is_request_id
+from citadel_llm.gateway.paths import dialect_of
 from citadel_llm.gateway.state import state_of
-
-_access_log = structlog.get_logger("citadel.gateway.access")
-_log = structlog.get_logger("citadel.gateway")
-
-_SHOWN_FRAMES = 12
+from citadel_llm.gateway.unexpected import log_unexpected
 
 
 class RequestLog:
@@ -75,20 +71,21 @@ class _Answer:
         call, duration = self._call, time.perf_counter() - self._began
         call.route = call.route or getattr(scope.get("route"), "path_format", "")
         status = CLIENT_GONE_STATUS if call.error == "client_gone" else call.status or 0
-        state_of(scope)["metrics"].count(call, status=status, first_byte=self._first_byte, duration=duration)
-        _access_log.info(
-            "request",
-            request_id=call.request_id,
-            key_id=call.key_id,
-            method=scope["method"],
-            route=call.route,
-            model=call.model,
-            stream=call.stream,
-            status=status,
-            error=call.error,
-            duration_ms=_milliseconds(duration),
-            first_byte_ms=_milliseconds(self._first_byte),
-            bytes=self._bytes,
+        traffic = state_of(scope)["traffic"]
+        traffic.metrics.tallies.count("", call.route, status, first_byte=self._first_byte, duration=duration)
+        traffic.access_log.write(
+            AccessLine(
+                request_id=call.request_id,
+                key_id=call.key_id,
+                method=scope["method"],
+                route=call.route,
+                status=status,
+                error=call.error,
+                first_byte_ms=milliseconds(self._first_byte),
+                duration_ms=milliseconds(duration) or 0.0,
+                bytes=self._bytes,
+                client=(scope.get("client") or ("", 0))[0],
+            )
         )
 
 
@@ -123,30 +120,17 @@ class ErrorAnswers:
         except Exception as error:
             # It must not reach the server, which would log its text.
             call.error = "internal_error"
-            _log.error(
-                "unexpected failure",
-                request_id=call.request_id,
-                type=type(error).__qualname__,
-                frames=_frames(error),
-            )
+            log_unexpected(call.request_id, error)
             message = f"The gateway failed. Quote the request id {call.request_id} when reporting this."
             await _answer(ServerError(message), scope, receive, send)
 
 
 async def _answer(error: GatewayError, scope: Scope, receive: Receive, send: Send) -> None:
     if call_of(scope).status is None:
-        await error_response(error)(scope, receive, send)
+        response = error_response(error, dialect_of(scope["path"]), call_of(scope).request_id)
+        await response(scope, receive, send)
 
 
 def _request_id(headers: Headers) -> str:
     given = headers.get("x-request-id", "")
     return given if is_request_id(given) else uuid.uuid4().hex
-
-
-def _frames(error: Exception) -> list[str]:
-    frames = traceback.extract_tb(error.__traceback__)[-_SHOWN_FRAMES:]
-    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
-
-
-def _milliseconds(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1000, 1)

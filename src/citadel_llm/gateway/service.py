@@ -1,38 +1,69 @@
 """The gateway as a service: uvicorn inside a `BaseService`, which owns the signals and the shutdown.
 
-The listening socket comes from systemd when a socket unit passed one (`LISTEN_FDS`, sd_listen_fds(3)), else
-it is bound here.
+systemd keeps the listening socket (`FDSTORE=1`) and passes it to the next process (`LISTEN_FDS`,
+sd_listen_fds(3)), so that connections wait in its queue while there is none. New settings and new code are
+taken over by a successor, which is ready before this process accepts no more: see `services/hand_over.py`.
 """
 
 import asyncio
-import math
+import contextlib
+import gc
+import ipaddress
 import os
 import socket
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
 import uvloop
+from uvicorn.server import ServerState
 
 from citadel_llm import config
 from citadel_llm.gateway.app import create_app
+from citadel_llm.gateway.tls import CertificateError, server_context
+from citadel_llm.gateway.wire.server import GatewayProtocol
 from citadel_llm.services.base_service import BaseService
-from citadel_llm.services.errors import ConfigurationError, StartError
+from citadel_llm.services.errors import ConfigurationError, ServiceError, StartError
+from citadel_llm.services.hand_over import HandOverPoint, Predecessor, meeting_point
 
 _FIRST_PASSED_DESCRIPTOR = 3
 _BACKLOG = 2048
+# By what systemd keeps it under.
+_LISTENER = "api"
 # Longer than clients keep an idle connection: it is they who close it, and no request meets a closed one.
 _KEEP_ALIVE_SECONDS = 75
-# The drain's own limit is uvicorn's; this is for what follows it (closing connections and the store).
+# At a stop nobody waits so long. Idle connections get this, in which a request that is on its way arrives.
+_IDLE_SECONDS_AT_STOP = 2.0
+# What a request may take that a successor lets finish. Nobody waits for it; it costs its process's memory.
+_LONGEST_ANSWER_SECONDS = 3600.0
+_POLL_SECONDS = 0.05
+_OBJECTS_BETWEEN_COLLECTIONS = 50_000
+# The drain's own limit is the server's; this is for what follows it (closing connections and the store).
 _MARGIN_SECONDS = 5.0
 
 
-class Server(uvicorn.Server):
-    """uvicorn without its signal handlers: the service decides when to stop."""
+class DrainingState(ServerState):
+    """What uvicorn's connections share, and whether they are to be closed when their answers are over."""
 
-    def __init__(self, settings: uvicorn.Config) -> None:
+    draining = False
+
+
+class Server(uvicorn.Server):
+    """uvicorn without its signal handlers, and with a shutdown that loses no request.
+
+    Attributes:
+        drain_seconds: How long answers may take to finish once it shuts down.
+        idle_seconds: How long idle connections are kept open then: a client may be sending on one.
+    """
+
+    server_state: DrainingState
+
+    def __init__(self, settings: uvicorn.Config, drain_seconds: float = 60.0) -> None:
         super().__init__(settings)
+        self.server_state = DrainingState()
+        self.drain_seconds = drain_seconds
+        self.idle_seconds = _IDLE_SECONDS_AT_STOP
         self.up = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -40,7 +71,28 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         self.up.set()
 
-    @contextmanager
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept no more, finish what has begun, and close the connections.
+
+        uvicorn's own closes idle connections at once, and with them the request that is on its way. Here the
+        next answer on each says `connection: close`; one that stays idle is closed after `idle_seconds`.
+        """
+        state, now = self.server_state, asyncio.get_running_loop().time()
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        state.draining = True
+        await self._until_unused(now + min(self.idle_seconds, self.drain_seconds))
+        for connection in list(state.connections):
+            connection.shutdown()
+        if not await self._until_unused(now + self.drain_seconds):
+            for task in list(state.tasks):
+                task.cancel(msg="the drain's time is over")
+        if not self.force_exit:
+            await self.lifespan.shutdown()
+
+    @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Capture none."""
         yield
@@ -56,12 +108,23 @@ class Server(uvicorn.Server):
         except SystemExit:
             raise StartError("the application did not start; the log says why") from None
 
+    async def _until_unused(self, deadline: float) -> bool:
+        """Wait until there is neither a connection nor work; whether there is none at the deadline."""
+        state, loop = self.server_state, asyncio.get_running_loop()
+        while state.connections or state.tasks:
+            if self.force_exit or loop.time() >= deadline:
+                return False
+            await asyncio.sleep(_POLL_SECONDS)
+        return True
+
 
 def server_config(settings: config.Settings) -> uvicorn.Config:
     """How uvicorn serves the gateway."""
+    tls = settings.gateway.tls
     return uvicorn.Config(
         create_app(settings),
         lifespan="on",
+        http=GatewayProtocol,
         # Our own log has one line a request, with what matters and without what must not be in it.
         access_log=False,
         log_config=None,
@@ -69,18 +132,34 @@ def server_config(settings: config.Settings) -> uvicorn.Config:
         server_header=False,
         ws="none",
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=math.ceil(settings.gateway.drain_timeout_seconds),
+        ssl_context_factory=(lambda _config, _default: server_context(tls)) if tls else None,
     )
 
 
 class GatewayService(BaseService):
-    """Serves the API until it is told to stop, then finishes the answers that have begun."""
+    """Serves the API until it is told to stop, or a successor does; then finishes what has begun.
+
+    Args:
+        settings: The host's settings.
+        config_directory: Where they were read.
+        follows: For the successor of a gateway that runs: the descriptor on which whoever started it is told
+            that it has taken over.
+    """
 
     name = "gateway"
 
-    def __init__(self, settings: config.Settings, config_directory: Path | None = None) -> None:
+    def __init__(
+        self, settings: config.Settings, config_directory: Path | None = None, follows: int | None = None
+    ) -> None:
         super().__init__(settings, config_directory)
         self.drain_timeout = settings.gateway.drain_timeout_seconds + _MARGIN_SECONDS
+        # A successor has as long to come up as a first start.
+        self.reload_timeout = self.configure_timeout + self.start_timeout
+        self._follows = follows
+        # Until it has taken over, the one that serves speaks for the service.
+        self.notifier.muted = follows is not None
+        self._predecessor: Predecessor | None = None
+        self._point: HandOverPoint | None = None
         self._server: Server | None = None
         self._serving: asyncio.Task[None] | None = None
 
@@ -89,24 +168,39 @@ class GatewayService(BaseService):
         return uvloop.new_event_loop()
 
     async def configure(self) -> None:
-        """Check that the database's password can be read, if it has one.
+        """Meet the predecessor, if there is one; check that the database's password can be read.
 
         Raises:
             ConfigurationError: It cannot.
+            StartError: There is no gateway to follow.
         """
+        if self._follows is not None:
+            self._predecessor = await Predecessor.meet()
+            self.notifier.watchdog_seconds = self._predecessor.watchdog_seconds
         try:
             self.settings.gateway.database_url()
         except OSError as error:
             raise ConfigurationError(f"the database's password cannot be read: {error}") from None
+        try:
+            if self.settings.gateway.tls:
+                server_context(self.settings.gateway.tls)
+        except CertificateError as error:
+            raise ConfigurationError(str(error)) from None
 
     async def start(self) -> None:
-        """Listen, and return when requests are answered.
+        """Listen, take over from the predecessor, and return when requests are answered.
 
         Raises:
             StartError: The address cannot be listened on, or the application did not start.
         """
-        listener = open_listener(self.settings.gateway)
-        self._server = Server(server_config(self.settings))
+        gateway = self.settings.gateway
+        passed = self._predecessor.listener if self._predecessor else _passed_listener()
+        listener = open_listener(gateway, passed)
+        where = meeting_point()
+        if where is not None:
+            notifier = self.notifier
+            self._point = HandOverPoint(listener, notifier.watchdog_seconds, notifier.main_process)
+        self._server = Server(server_config(self.settings), gateway.drain_timeout_seconds)
         self._serving = asyncio.create_task(self._server.run_on(listener))
         up = asyncio.create_task(self._server.up.wait())
         try:
@@ -115,7 +209,17 @@ class GatewayService(BaseService):
             up.cancel()
         if self._serving.done():
             self._serving.result()
+        _look_for_garbage_less_often()
+        if self._predecessor and self._follows is not None:
+            await self._predecessor.take_over(self._follows)
+            self.notifier.muted = False
+        if passed is not listener:
+            self.notifier.forget(_LISTENER)
+        self.notifier.keep(_LISTENER, listener.fileno())
         self.spawn(self._until_server_ends(), "the server")
+        if where is not None and self._point:
+            self._point.open(where)
+            self.spawn(self._until_handed_over(self._point), "the hand-over")
         self.log.info("listening", address=_name(listener))
 
     async def healthy(self) -> bool:
@@ -123,14 +227,31 @@ class GatewayService(BaseService):
         return self._serving is not None and not self._serving.done()
 
     async def reload(self) -> None:
-        """The settings are taken over at a restart only; keys are read again all the time anyway."""
-        self.log.warning("the gateway takes over new settings at a restart: citadel restart gateway")
+        """Have a successor with the new settings take over.
+
+        Raises:
+            ServiceError: It did not come up; this one goes on.
+        """
+        if self._point is None:
+            self.log.warning("without systemd, new settings are taken over at a restart only")
+            return
+        # As it was called: what is there now, which may be another release than the one that runs.
+        command = [sys.argv[0]] if os.access(sys.argv[0], os.X_OK) else [sys.executable, sys.argv[0]]
+        command += ["run", "gateway", "--hand-over"]
+        if self.config_directory is not None:
+            command += ["--directory", str(self.config_directory)]
+        starter = await asyncio.create_subprocess_exec(*command)
+        if await starter.wait() != 0:
+            raise ServiceError("the gateway with the new settings did not come up; the log says why")
 
     async def drain(self) -> None:
-        """Stop listening, and return when all answers are finished or the drain's time is over."""
+        """Accept no more, and return when all answers are finished or the drain's time is over."""
         if self._server and self._serving:
             self._server.should_exit = True
             await asyncio.shield(self._serving)
+        if self._predecessor:
+            # systemd ends it with this process.
+            await self._predecessor.ended()
 
     async def stop(self) -> None:
         """End what is left."""
@@ -141,21 +262,51 @@ class GatewayService(BaseService):
             await self._serving
             # In such a hurry the server leaves this out.
             await self._server.lifespan.shutdown()
+        if self._point:
+            self._point.close()
+        if self._predecessor:
+            self._predecessor.close()
 
     async def _until_server_ends(self) -> None:
         if self._serving:
             await asyncio.shield(self._serving)
 
+    async def _until_handed_over(self, point: HandOverPoint) -> None:
+        await point.handed_over()
+        self.log.info("handed over; finishing what is in flight")
+        self.notifier.muted = True
+        if self._server:
+            self._server.drain_seconds = _LONGEST_ANSWER_SECONDS
+            self._server.idle_seconds = _KEEP_ALIVE_SECONDS
+            self.drain_timeout = _LONGEST_ANSWER_SECONDS + _MARGIN_SECONDS
+        self.request_stop()
 
-def open_listener(settings: config.Gateway) -> socket.socket:
+
+def _look_for_garbage_less_often() -> None:
+    """Spare each request its share of looking through what was loaded at the start and stays for good.
+
+    A request leaves a few objects that refer to each other, so some thousand of them may wait to be
+    collected: megabytes, against about a twentieth of the processor's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 20, 100)
+
+
+def open_listener(settings: config.Gateway, passed: socket.socket | None = None) -> socket.socket:
     """The socket to accept connections on.
+
+    Args:
+        settings: Where to listen.
+        passed: A socket that listens already. Closed, and another made, when it listens elsewhere.
 
     Raises:
         StartError: The address or the port cannot be had.
     """
-    passed = _passed_listener()
     if passed is not None:
-        return passed
+        if _listens_there(passed, settings):
+            return passed
+        passed.close()
     family = socket.AF_INET6 if ":" in settings.address else socket.AF_INET
     try:
         return socket.create_server((settings.address, settings.port), family=family, backlog=_BACKLOG)
@@ -174,6 +325,15 @@ def _passed_listener() -> socket.socket | None:
     if count != 1:
         raise StartError(f"systemd passed {count} sockets where one is expected")
     return socket.socket(fileno=_FIRST_PASSED_DESCRIPTOR)
+
+
+def _listens_there(listener: socket.socket, settings: config.Gateway) -> bool:
+    """Whether a socket listens where the settings say. One of a socket unit may be elsewhere on purpose."""
+    if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDNAMES", "") != _LISTENER:
+        return True
+    name = listener.getsockname()
+    address = ipaddress.ip_address(settings.address)
+    return (ipaddress.ip_address(name[0]), name[1]) == (address, settings.port)
 
 
 def _name(listener: socket.socket) -> str:

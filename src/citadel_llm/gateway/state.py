@@ -8,6 +8,7 @@ from citadel_llm.config import Settings
 from citadel_llm.gateway.auth import KeyCache
 from citadel_llm.gateway.metrics import GatewayMetrics
 from citadel_llm.gateway.routing import EngineRegistry
+from citadel_llm.gateway.traffic import Traffic
 
 
 class State(TypedDict):
@@ -17,6 +18,7 @@ class State(TypedDict):
     keys: KeyCache
     engines: EngineRegistry
     metrics: GatewayMetrics
+    traffic: Traffic
     started: int
     """When the gateway started, in Unix time."""
 

@@ -78,9 +78,9 @@ def weights(settings: Settings) -> Iterator[Finding]:
 
 def engines(settings: Settings) -> Iterator[Finding]:
     """Every engine that is loaded answers on its socket."""
-    for model in settings.served_models:
-        name, path = f"engine of {model.name}", model.socket(settings.run_dir)
-        if model.on_demand and not path.exists():
+    for engine in settings.engines:
+        name, path = f"engine of {engine.id}", engine.socket
+        if engine.model.on_demand and not path.exists():
             yield Finding(name, "ok", "on demand, not loaded")
             continue
         try:
@@ -89,10 +89,10 @@ def engines(settings: Settings) -> Iterator[Finding]:
             yield not_permitted(name, error)
         except OSError as error:
             detail = f"{path} does not answer: {error.strerror or error}"
-            yield Finding(name, "failed", detail, f"citadel logs {model.name}")
+            yield Finding(name, "failed", detail, f"citadel logs {engine.id}")
         else:
             ok = code == http.client.OK
-            remedy = "" if ok else f"citadel restart {model.name}"
+            remedy = "" if ok else f"citadel restart {engine.id}"
             yield Finding(name, "ok" if ok else "failed", f"/health says {code}", remedy)
 
 

@@ -52,6 +52,8 @@ def _residency(problem: "Problem", shares: Sequence[Share], index: int) -> str:
         "cold": "Started when asked for",
     }
     state = states[share.residency]
+    if len(_engines_of(problem, share)) > 1:
+        return f"{state}: its entry asks for {len(_engines_of(problem, share))} engines (replicas)."
     if wished != "auto":
         return f"{state}: its entry says residency: {wished}."
     if share.residency == "resident":
@@ -70,6 +72,11 @@ def _residency(problem: "Problem", shares: Sequence[Share], index: int) -> str:
         f"{state}: awake always, it would leave too little for {blocker}, and even asleep it would hold "
         f"{gib(rest)} of its GPU that another model needs."
     )
+
+
+def _engines_of(problem: "Problem", share: Share) -> list[str]:
+    entry = share.demand.wish.entry
+    return [demand.wish.model.name for demand in problem.demands if demand.wish.entry == entry]
 
 
 def _blocker(problem: "Problem", shares: Sequence[Share], index: int) -> str:

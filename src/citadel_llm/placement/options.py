@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -27,6 +27,7 @@ class Wish:
         entry: How messages call it, such as `models[2]`.
         numbers: What `memory` was made from: with them a refusal can say what another quantization would do.
         remake: How `memory` is made anew for a changed entry and numbers; none: from them alone.
+        replica: Which of the model's engines this is, counted from 1; all of them together until `engines`.
     """
 
     model: Model
@@ -34,6 +35,20 @@ class Wish:
     entry: str
     numbers: Numbers | None = None
     remake: Callable[[Model, Numbers], ModelMemory] | None = None
+    replica: int = 1
+
+    def engines(self) -> "tuple[Wish, ...]":
+        """A wish for each of the model's engines: each takes its own memory, and all are awake always."""
+        count, gpus = self.model.engine.replicas, self.model.engine.gpus
+        if count == 1:
+            return (self,)
+        each = len(gpus) // count
+        return tuple(
+            replace(
+                self, model=_alone(self.model, engine_id, gpus[at * each : (at + 1) * each]), replica=at + 1
+            )
+            for at, engine_id in enumerate(self.model.engine_ids)
+        )
 
     def remade(self, model: Model, numbers: Numbers, build: Build) -> ModelMemory:
         """What a changed entry would need.
@@ -50,6 +65,12 @@ class Wish:
         engine = self.model.engine
         model_type = str(self.numbers.config.get("model_type", "")) if self.numbers else ""
         return judge(device, quantization, engine.dtype, engine.kv_cache_dtype, model_type)
+
+
+def _alone(model: Model, name: str, gpus: tuple[int, ...]) -> Model:
+    """A model's entry as that of one of its engines."""
+    engine = model.engine.model_copy(update={"replicas": 1, "gpus": gpus})
+    return model.model_copy(update={"name": name, "residency": "resident", "engine": engine})
 
 
 @dataclass(frozen=True)

@@ -210,7 +210,7 @@ def _cells(plan: Plan, model: ModelPlan) -> tuple[str, ...]:
 def _title(plan: Plan) -> str:
     count = len(plan.machine.devices)
     where = "the CPU" if plan.build == "cpu" else f"{count} GPU{'s' if count != 1 else ''}"
-    models = len(plan.models)
+    models = sum(model.replica == 1 for model in plan.models)
     return f"{models} model{'s' if models != 1 else ''} on {where}"
 
 

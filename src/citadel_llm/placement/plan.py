@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from citadel_llm.config.schema import EnginePlan
+from citadel_llm.config.schema import EnginePlan, ReplicaPlan
 from citadel_llm.placement.devices import Machine
 from citadel_llm.placement.terms import Device, Layout, Term
 
@@ -50,10 +50,10 @@ class WorkerPlan:
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """One model's place.
+    """One model's place; where it has several engines (replicas), that of one of them.
 
     Attributes:
-        name: In the catalogue.
+        name: In the catalogue; of the second engine and those that follow `name.2` and so on.
         entry: How messages call it, such as `models[2]`.
         residency: Awake always, asleep in host memory, or started on demand.
         layout: Over how many devices, and how.
@@ -67,6 +67,7 @@ class ModelPlan:
         quantization: How the weights are stored.
         why: The decision in plain sentences.
         warnings: What works, but not well.
+        replica: Which of the model's engines it is, counted from 1.
     """
 
     name: str
@@ -83,6 +84,7 @@ class ModelPlan:
     quantization: str
     why: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    replica: int = 1
 
     @property
     def devices(self) -> tuple[int, ...]:
@@ -176,18 +178,26 @@ class Plan:
         return tuple(self._use(device) for device in self.machine.devices)
 
     def engine_plans(self) -> dict[str, EnginePlan]:
-        """What each served model's engine is to be started with, by the model's name."""
+        """What each served model's engines are to be started with, by the model's name."""
+        plans: dict[str, EnginePlan] = {}
+        name = ""
+        for model in self.models:
+            where = self._where(model)
+            if model.replica == 1:
+                name = model.name
+                plans[name] = EnginePlan(residency=model.residency, max_model_len=model.context, **where)
+            else:
+                replicas = (*plans[name].replicas, ReplicaPlan(**where))
+                plans[name] = plans[name].model_copy(update={"replicas": replicas})
+        return plans
+
+    def _where(self, model: ModelPlan) -> dict[str, Any]:
         return {
-            model.name: EnginePlan(
-                residency=model.residency,
-                gpus=() if self.build == "cpu" else model.devices,
-                tensor_parallel_size=model.layout.tensor_parallel,
-                pipeline_parallel_size=model.layout.pipeline_parallel,
-                max_model_len=model.context,
-                kv_cache_bytes=model.kv_cache,
-                gpu_memory_utilization=model.gpu_memory_utilization,
-            )
-            for model in self.models
+            "gpus": () if self.build == "cpu" else model.devices,
+            "tensor_parallel_size": model.layout.tensor_parallel,
+            "pipeline_parallel_size": model.layout.pipeline_parallel,
+            "kv_cache_bytes": model.kv_cache,
+            "gpu_memory_utilization": model.gpu_memory_utilization,
         }
 
     def as_json(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from citadel_llm.placement.plan import ModelPlan, Plan, Residency, Unserved, Wor
 from citadel_llm.placement.search import Arrangement, Budget, Search, state_of
 from citadel_llm.placement.slots import Slots, slots_of
 from citadel_llm.placement.spare import Share, share_out
-from citadel_llm.placement.terms import Device, PlacementError
+from citadel_llm.placement.terms import Device, ModelMemory, PlacementError
 
 # Nodes of the search: one is one device tried for one worker. Chosen so that 200 models on 64 GPUs are
 # planned in under a second, and that everything is tried for the few models and GPUs of most servers.
@@ -23,6 +23,9 @@ _NO_ENGINE = "not served here: this release has no engine for runtime transforme
 _UTILIZATION_STEPS = 10_000
 # What is taken already when vLLM 0.33 looks at how much is free (v1/worker/gpu_worker.py, init_device).
 _BEFORE_VLLM_LOOKS = frozenset({"runtime", "communication"})
+
+# Each wish that was looked at, by its id, with the demands that it led to.
+Known = dict[int, tuple[Wish, list[Demand]]]
 
 
 @dataclass
@@ -107,7 +110,7 @@ def fits(  # noqa: PLR0917 - as make_plan, and what makes asking often cheap
     build: Build,
     machine: Machine,
     wishes: Sequence[Wish],
-    known: dict[int, Demand],
+    known: "Known",
     nodes: int = NODES_FOR_ANY,
 ) -> bool:
     """Whether all could be served, each at least on demand.
@@ -129,28 +132,34 @@ def problem_of(
     build: Build,
     machine: Machine,
     wishes: Sequence[Wish],
-    known: dict[int, Demand] | None = None,
+    known: "Known | None" = None,
 ) -> tuple[Problem, list[PlacementError]]:
     """The wishes made ready for the search, and those that cannot be on this machine at all."""
     share = placement.host_memory_share if build == "cpu" else placement.gpu_memory_share
     slots = slots_of(machine, [math.floor(device.memory * share) for device in machine.devices])
-    demands, faults = [], []
+    demands: list[Demand] = []
+    faults: list[PlacementError] = []
     known = {} if known is None else known
     for wish in wishes:
         if wish.memory is None or not wish.model.served:
             continue
         try:
-            demand = known.get(id(wish)) or demand_of(wish, wish.memory, slots, build)
+            _, found = known.get(id(wish)) or (wish, _demands_of(wish, wish.memory, slots, build))
         except PlacementError as error:
             faults.append(error)
         else:
-            demands.append(demand)
-            # It holds the wish, so that its id stays its own.
-            known[id(wish)] = demand
+            demands += found
+            # With the wish, so that its id stays its own.
+            known[id(wish)] = wish, found
     host_budget = math.floor(machine.host_memory * placement.host_memory_share)
     return Problem(
         build, machine, slots, demands, host_budget, Budget(NODES_EACH, NODES_IN_ALL), wishes
     ), faults
+
+
+def _demands_of(wish: Wish, memory: ModelMemory, slots: Slots, build: Build) -> list[Demand]:
+    """One for each of the model's engines."""
+    return [demand_of(each, memory, slots, build) for each in wish.engines()]
 
 
 def first_arrangement(problem: Problem, nodes: int = NODES_FOR_ANY) -> Arrangement | None:
@@ -245,6 +254,7 @@ def _model_plan(problem: Problem, share: Share, why: tuple[str, ...], warnings: 
     )
     return ModelPlan(
         name=wish.model.name,
+        replica=wish.replica,
         entry=wish.entry,
         residency=share.residency,
         layout=option.layout,

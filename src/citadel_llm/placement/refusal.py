@@ -133,7 +133,7 @@ def arithmetic(option: Option, worker: int) -> str:
 def _reasons(problem: "Problem", faults: Sequence[PlacementError]) -> list[Reason]:
     reasons = [Reason(str(fault), None, _named(fault, problem)) for fault in faults]
     for demand in problem.demands:
-        if demand.first is None:
+        if demand.first is None and demand.wish.replica == 1:
             reasons += _alone(problem, demand)
     residencies = problem.wished()
     if not problem.sleepers_fit(residencies):

@@ -93,6 +93,15 @@ class Ledger:
             else:
                 self._swings[position][index] += by
 
+    def hold(self, growths: dict[int, int]) -> bool:
+        """Whether there is room for all of these residents to grow so, each by its own."""
+        for position in range(len(self._base)):
+            here = [by for index, by in growths.items() if position in self.shares[index].place.positions]
+            swing = max(self._swings[position].values(), default=0)
+            if sum(here) > self._usable[position] - self._base[position] - swing and any(here):
+                return False
+        return True
+
     def fair_step(self, growing: set[int]) -> int:
         """By how much all the growing ones can grow together."""
         steps = []
@@ -122,26 +131,46 @@ def share_out(slots: Slots, shares: Sequence[Share], build: Build) -> None:
     the engines' alone.
     """
     ledger = Ledger(slots, shares)
-    for index, share in enumerate(shares):
-        _lengthen(ledger, index, share, build)
+    for group in _by_model(shares):
+        _lengthen(ledger, group, build)
     if build == "cuda":
         _fill(ledger)
 
 
-def _lengthen(ledger: Ledger, index: int, share: Share, build: Build) -> None:
-    engine, longest = share.demand.wish.model.engine, share.demand.memory.max_context
+def _by_model(shares: Sequence[Share]) -> list[list[int]]:
+    """The indices of each model's engines."""
+    groups: list[list[int]] = []
+    for index, share in enumerate(shares):
+        if share.demand.wish.replica == 1:
+            groups.append([])
+        groups[-1].append(index)
+    return groups
+
+
+def _lengthen(ledger: Ledger, group: Sequence[int], build: Build) -> None:
+    """Give a model's engines the longest context that all of them can have: clients see one model."""
+    shares = [ledger.shares[index] for index in group]
+    engine, memory = shares[0].demand.wish.model.engine, shares[0].demand.memory
     if engine.max_model_len is not None:
         return
-    most = share.kv_cache + (max(0, ledger.room(index)) if share.open else 0)
-    if build == "cpu":
-        most -= most % GIB
+
+    def grown(share: Share, context: int) -> int:
+        """By how much its cache must grow for a context."""
+        return max(0, whole(share.kv_for(context, engine.concurrent_requests), build) - share.kv_cache)
 
     def fits(context: int) -> bool:
-        return share.kv_for(context, engine.concurrent_requests) <= most
+        if not all(
+            share.kv_for(context, engine.concurrent_requests) <= _most(ledger, index, share, build)
+            for index, share in zip(group, shares, strict=True)
+        ):
+            return False
+        return len(group) == 1 or ledger.hold({i: grown(ledger.shares[i], context) for i in group})
 
-    low, high = share.context // _CONTEXT_STEP, longest // _CONTEXT_STEP
+    longest = memory.max_context
+    low, high = max(share.context for share in shares) // _CONTEXT_STEP, longest // _CONTEXT_STEP
+    context = shares[0].context
     if fits(longest):
-        share.context = longest
+        context = longest
     else:
         while low < high:
             middle = (low + high + 1) // 2
@@ -149,10 +178,17 @@ def _lengthen(ledger: Ledger, index: int, share: Share, build: Build) -> None:
                 low = middle
             else:
                 high = middle - 1
-        share.context = max(share.context, low * _CONTEXT_STEP)
-    if share.open:
-        wanted = whole(share.kv_for(share.context, engine.concurrent_requests), build)
-        ledger.grow(index, max(0, wanted - share.kv_cache))
+        context = max(context, low * _CONTEXT_STEP)
+    for index, share in zip(group, shares, strict=True):
+        share.context = context
+        if share.open:
+            ledger.grow(index, grown(share, context))
+
+
+def _most(ledger: Ledger, index: int, share: Share, build: Build) -> int:
+    """How large the KV cache of one engine can be, the others staying as they are."""
+    most = share.kv_cache + (max(0, ledger.room(index)) if share.open else 0)
+    return most - most % GIB if build == "cpu" else most
 
 
 def _fill(ledger: Ledger) -> None:

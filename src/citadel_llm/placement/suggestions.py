@@ -6,12 +6,14 @@ from typing import Any
 
 from citadel_llm.config.schema import Placement
 from citadel_llm.placement.devices import Machine
-from citadel_llm.placement.options import Build, Demand, Wish
+from citadel_llm.placement.options import Build, Wish
 from citadel_llm.placement.refusal import Suggestion
 from citadel_llm.placement.terms import PlacementError
 
 # What a change takes away, from nothing to a whole model.
-FREE_CHOICE, CACHE_SIZE, CACHE_TYPE, WARM, COLD, REQUESTS, CONTEXT, FP8, FOUR_BITS, LEFT_OUT = range(10)
+FREE_CHOICE, CACHE_SIZE, CACHE_TYPE, WARM, COLD, REPLICAS, REQUESTS, CONTEXT, FP8, FOUR_BITS, LEFT_OUT = (
+    range(11)
+)
 # Each is planned: so many models are looked at, those first that have to do with the reasons.
 _MOST_MODELS = 12
 _MOST_SHOWN = 8
@@ -55,9 +57,9 @@ def suggest(
         involved: The names of those that the reasons speak of: they are looked at first.
         hopeless: The names of those that cannot be even alone.
     """
-    from citadel_llm.placement.planner import fits  # noqa: PLC0415 - the planner calls this, when it refuses
+    from citadel_llm.placement.planner import Known, fits  # noqa: PLC0415 - the planner calls this, when it refuses
 
-    known: dict[int, Demand] = {}
+    known: Known = {}
     left = max(_LEAST_PLANNED, min(_MOST_PLANNED, _MODELS_PLANNED // max(1, len(wishes))))
 
     def fit(changed: Sequence[Wish]) -> bool:
@@ -104,6 +106,12 @@ def _changes(wish: Wish, build: Build) -> Iterator[_Change]:
         text = f"a KV cache for {name} as large as the plan finds"
         yield from _made(_Change(CACHE_SIZE, "kv_cache_gib absent", text, wish), build, kv_cache_gib=None)
     yield from _residencies(wish, build)
+    for count in range(engine.replicas - 1, 0, -1):
+        # GPUs that are pinned down are dealt out to all replicas: to fewer, others would have to be named.
+        if not engine.gpus:
+            many = f"{count} engines" if count > 1 else "one engine"
+            change = _Change(REPLICAS, f"replicas: {count}", f"{many} of {name}", wish)
+            yield from _made(change, build, replicas=count)
     for count in _halves(engine.concurrent_requests, 1):
         change = _Change(
             REQUESTS, f"concurrent_requests: {count}", f"room for fewer requests at once of {name}", wish
@@ -131,6 +139,8 @@ def _freer(wish: Wish, build: Build) -> Iterator[_Change]:
 
 def _residencies(wish: Wish, build: Build) -> Iterator[_Change]:
     now, name = wish.model.residency, wish.model.name
+    if wish.model.engine.replicas > 1:
+        return
     steps = {"resident": (("warm", WARM), ("cold", COLD)), "warm": (("cold", COLD),)}
     words = {"warm": f"{name} asleep in host memory until asked for", "cold": f"{name} started on demand"}
     for residency, cost in steps.get(now, ()):

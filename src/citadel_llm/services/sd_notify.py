@@ -20,6 +20,8 @@ class Notifier:
         # A leading @ stands for the zero byte of an abstract socket.
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self.watchdog_seconds = _watchdog_seconds(environ)
+        self.muted = False
+        """Whether nothing is sent: of two processes of a service only the main one speaks for it."""
 
     def ready(self, status: str) -> None:
         """Start-up, or a reload, is over."""
@@ -45,13 +47,29 @@ class Notifier:
         """The service is alive; due every `watchdog_seconds`."""
         self._send(WATCHDOG=1)
 
-    def _send(self, **fields: object) -> None:
-        if not self._address:
+    def main_process(self, pid: int) -> None:
+        """Another process of the service is its main one from now on."""
+        self._send(MAINPID=pid)
+
+    def keep(self, name: str, descriptor: int) -> None:
+        """Have systemd keep an open file across restarts: the next process gets it as the first one did."""
+        self._send(descriptor, FDSTORE=1, FDNAME=name, FDPOLL=0)
+
+    def forget(self, name: str) -> None:
+        """Have systemd close the files that it keeps under this name."""
+        self._send(FDSTOREREMOVE=1, FDNAME=name)
+
+    def _send(self, *descriptors: int, **fields: object) -> None:
+        if not self._address or self.muted:
             return
         message = "\n".join(f"{key}={_one_line(value)}" for key, value in fields.items())
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
             try:
-                channel.sendto(message.encode(), self._address)
+                channel.connect(self._address)
+                if descriptors:
+                    socket.send_fds(channel, [message.encode()], descriptors)
+                else:
+                    channel.send(message.encode())
             except OSError:
                 # No reason to stop serving; a manager that misses a ping acts on its own.
                 return

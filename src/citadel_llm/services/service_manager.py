@@ -19,7 +19,7 @@ TARGET = "citadel.target"
 GATEWAY = "citadel-gateway.service"
 
 State = Literal["running", "starting", "stopping", "stopped", "failed", "missing"]
-Verb = Literal["start", "stop", "restart", "reset-failed"]
+Verb = Literal["start", "stop", "restart", "reload", "reset-failed"]
 
 _PROPERTIES = (
     "Id",
@@ -100,19 +100,21 @@ class ServiceStatus:
 
 
 def services_of(settings: Settings) -> list[Service]:
-    """The services that the settings ask for: the gateway, and the engine of each model that is served."""
-    engines = [
-        Service(model.name, f"citadel-engine@{model.name}.service", model.on_demand)
-        for model in settings.served_models
-    ]
+    """The services that the settings ask for: the gateway, and the engines of each model that is served."""
+    engines = [Service(engine.id, engine.unit, engine.model.on_demand) for engine in settings.engines]
     return [Service("gateway", GATEWAY), *engines]
 
 
-def find_service(settings: Settings, name: str) -> Service | None:
-    """The service with this name: `gateway`, a model or its alias, or a unit's full name."""
+def find_services(settings: Settings, name: str) -> list[Service]:
+    """The services of this name: `gateway`, a model's or alias's engines, one engine, or a unit's name."""
     model = settings.model(name)
-    known = services_of(settings)
-    return next((s for s in known if name in (s.name, s.unit) or (model and model.name == s.name)), None)
+    engines = model.engine_ids if model else ()
+    return [each for each in services_of(settings) if name in (each.name, each.unit) or each.name in engines]
+
+
+def replaces(service: Service, status: "ServiceStatus") -> bool:
+    """Whether a reload restarts a service: a successor takes over from the one that runs, without a gap."""
+    return service.unit == GATEWAY and status.state == "running"
 
 
 def read_statuses(services: Sequence[Service]) -> list[ServiceStatus]:
@@ -152,7 +154,7 @@ def parse_statuses(services: Sequence[Service], shown: str, now: float) -> list[
 
 
 def change(verb: Verb, unit: str) -> "Change":
-    """Have systemd start, stop or restart a unit, or forget how often it has failed.
+    """Have systemd start, stop, restart or reload a unit, or forget how often it has failed.
 
     Raises:
         ManagerError: systemctl or sudo cannot be run.

@@ -1,4 +1,4 @@
-"""One vLLM as a service: `citadel run engine MODEL`.
+"""One vLLM as a service: `citadel run engine ENGINE`.
 
 Takes the start lock of its GPUs, starts vLLM on a unix socket, is ready when a real token came, ends (to be
 started again) when vLLM makes no progress, and on stop lets the requests in flight finish.
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from citadel_llm.config import Model, Settings
+from citadel_llm.config import Engine, Settings
 from citadel_llm.placement.calibration import Measurement, variant_of
 from citadel_llm.services.base_service import BaseService
 from citadel_llm.services.engine import command, log, measured
@@ -30,27 +30,30 @@ _PROBE_SECONDS = 5.0
 # What vLLM may take beyond its drain timeout to end.
 _EXIT_SECONDS = 20.0
 _LAST_LINES = 200
+# From the socket's removal to SIGTERM: by then no gateway sends anything new.
+_LEAVE_SECONDS = 1.0
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
 
 
 class VllmService(BaseService):
-    """Supervises the engine of one model.
+    """Supervises one engine of a model.
 
     Args:
-        model_name: The model's name in the catalogue.
+        engine_id: The model's name in the catalogue; `name.2` is its second engine.
         settings: The host's settings.
         config_directory: Where they were read.
     """
 
-    def __init__(self, model_name: str, settings: Settings, config_directory: Path | None = None) -> None:
-        self.name = f"engine@{model_name}"
+    def __init__(self, engine_id: str, settings: Settings, config_directory: Path | None = None) -> None:
+        self.name = f"engine@{engine_id}"
         super().__init__(settings, config_directory)
-        self._model = _find_model(settings, model_name)
-        self._socket = self._model.socket(settings.run_dir)
+        self._engine = _find_engine(settings, engine_id)
+        self._model = self._engine.model
+        self._socket = self._engine.socket
         # Starting has its own limit, which says more when it is over; this one is for the rest of the step.
         self.start_timeout = self._model.engine.start_timeout + _EXIT_SECONDS
         self.drain_timeout = self._model.engine.drain_timeout + _EXIT_SECONDS
-        self.configure_timeout = _longest_wait(settings, self._model)
+        self.configure_timeout = _longest_wait(settings, self._engine)
         self._locks = contextlib.AsyncExitStack()
         self._lines: deque[str] = deque(maxlen=_LAST_LINES)
         self._phase = "loading vLLM"
@@ -62,19 +65,21 @@ class VllmService(BaseService):
         """Check what can be checked without vLLM, and wait for the turn to start."""
         self._check_settings()
         locks = self.settings.run_dir / "locks"
-        for folder in (locks, self._socket.parent, command.cache_directory(self.settings, self._model)):
+        for folder in (locks, self._socket.parent, command.cache_directory(self.settings, self._engine.id)):
             folder.mkdir(parents=True, exist_ok=True)
         files = lock_files(locks, self._model.gpus)
-        await self._locks.enter_async_context(start_lock(files, self._model.name, self._say_waiting))
+        await self._locks.enter_async_context(start_lock(files, self._engine.id, self._say_waiting))
 
     async def start(self) -> None:
         """Start vLLM and wait for its first token."""
         self._socket.unlink(missing_ok=True)
-        arguments = command.arguments(self.settings, self._model)
+        arguments = command.arguments(self.settings, self._model, self._engine.id)
         self.log.info("starting vLLM", command=" ".join(arguments))
         try:
             self._processes = await ProcessGroup.start(
-                arguments, command.environment(self.settings, self._model), self._take_line
+                arguments,
+                command.environment(self.settings, self._model, engine_id=self._engine.id),
+                self._take_line,
             )
         except OSError as error:
             raise StartError(f"vLLM cannot be started: {error}") from error
@@ -87,7 +92,7 @@ class VllmService(BaseService):
 
     async def reload(self) -> None:
         """An engine takes over new settings only when it is started again."""
-        if self.settings.model(self._model.name) != self._model:
+        if self._engine not in self.settings.engines:
             self.log.warning("the model's settings have changed: restart the engine to apply them")
 
     async def healthy(self) -> bool:
@@ -103,6 +108,8 @@ class VllmService(BaseService):
             return
         # While vLLM drains it answers new requests with an error, so no new ones may reach it.
         self._socket.unlink(missing_ok=True)
+        # The gateway looks for the socket four times a second; connections that it has kept still work.
+        await asyncio.sleep(_LEAVE_SECONDS)
         self._processes.terminate()
         await self._processes.wait()
 
@@ -260,27 +267,26 @@ _TELLING = {
 }
 
 
-def _find_model(settings: Settings, name: str) -> Model:
-    for model in settings.models:
-        if model.name == name and model.served:
-            return model
-        if model.name == name:
-            raise ConfigurationError(
-                f"{name} wants the engine {model.runtime}, and there is none yet (runtime)"
-            )
-    known = [model.name for model in settings.models]
+def _find_engine(settings: Settings, name: str) -> Engine:
+    found = next((engine for engine in settings.engines if engine.id == name), None)
+    if found is not None:
+        return found
+    model = next((model for model in settings.models if model.name == name), None)
+    if model is not None:
+        raise ConfigurationError(f"{name} wants the engine {model.runtime}, and there is none yet (runtime)")
+    known = [engine.id for engine in settings.engines]
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known) or 'none'}"
     raise ConfigurationError(f"there is no model {name!r} in the catalogue; {hint}")
 
 
-def _longest_wait(settings: Settings, model: Model) -> float:
+def _longest_wait(settings: Settings, engine: Engine) -> float:
     """How long waiting for one's turn may take, in seconds: all the others on the same device go first."""
-    others = (other for other in settings.models if other.name != model.name)
+    others = (other.model for other in settings.engines if other.id != engine.id)
     ahead = [
         other.engine.start_timeout
         for other in others
-        if settings.engine.build == "cpu" or set(other.gpus) & set(model.gpus)
+        if settings.engine.build == "cpu" or set(other.gpus) & set(engine.model.gpus)
     ]
     return 30.0 + sum(ahead)
 

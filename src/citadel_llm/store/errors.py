@@ -7,9 +7,11 @@ class StoreError(Exception):
     ```
     StoreError
     ├── StoreUnavailableError  the database cannot be reached, read or written
-    ├── InvalidNameError       a key's name or owner is not acceptable
-    ├── NameTakenError         a live key has this name already
-    └── NoSuchKeyError         there is no key with this id
+    └── RefusedError           the database is well, what was asked is not
+        ├── InvalidFieldError  a value for a key is not acceptable
+        ├── NameTakenError     a live key has this name already
+        ├── NoSuchKeyError     there is no key with this id
+        └── KeyEndedError      the key is revoked or expired, so this cannot be done with it
     ```
     """
 
@@ -18,11 +20,25 @@ class StoreUnavailableError(StoreError):
     """The database cannot be reached, read or written."""
 
 
-class InvalidNameError(StoreError):
-    """A key's name or owner is not acceptable."""
+class RefusedError(StoreError):
+    """The database is well, what was asked is not."""
 
 
-class NameTakenError(StoreError):
+class InvalidFieldError(RefusedError):
+    """A value for a key is not acceptable.
+
+    Args:
+        field: The field of `KeyRecord`, or the option.
+        requirement: What it must be; the rest of a sentence that begins with the field.
+    """
+
+    def __init__(self, field: str, requirement: str) -> None:
+        self.field = field
+        self.requirement = requirement
+        super().__init__(f"{field} {requirement}")
+
+
+class NameTakenError(RefusedError):
     """A live key has this name already."""
 
     def __init__(self, name: str, key_id: str) -> None:
@@ -33,5 +49,12 @@ class NameTakenError(StoreError):
         )
 
 
-class NoSuchKeyError(StoreError):
+class NoSuchKeyError(RefusedError):
     """There is no key with this id."""
+
+    def __init__(self) -> None:
+        super().__init__("there is no key with this id: `citadel keys list` shows the ids")
+
+
+class KeyEndedError(RefusedError):
+    """The key is revoked or expired, so this cannot be done with it."""

@@ -1,13 +1,24 @@
-"""The tables, and the one place where they are made.
+"""The tables as this release uses them. What makes and changes them are the revisions in `migrations`.
 
-`create_tables` is idempotent and safe to run from two processes at once. It only ever adds what is missing;
-changing a table that exists is a migration's work.
+A test compares the two.
 """
 
+import json
 from datetime import UTC, datetime
 
-from sqlalchemy import Column, DateTime, Dialect, Engine, Index, MetaData, String, Table, text
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Dialect,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
 from sqlalchemy.types import TypeDecorator
 
 
@@ -26,7 +37,25 @@ class UtcDateTime(TypeDecorator[datetime]):
         return None if value is None else value.replace(tzinfo=UTC)
 
 
+class Names(TypeDecorator[tuple[str, ...]]):
+    """A list of names, as a JSON array."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: tuple[str, ...] | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        """As stored."""
+        return None if value is None else json.dumps(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> tuple[str, ...] | None:  # noqa: ARG002
+        """As used."""
+        # Most keys name no model: one empty tuple does for all of them.
+        return () if value in (None, "[]") else tuple(json.loads(value))
+
+
 metadata = MetaData()
+
+_live = text("revoked_at IS NULL")
 
 api_keys = Table(
     "api_keys",
@@ -39,18 +68,40 @@ api_keys = Table(
     Column("hash", String(64), nullable=False, unique=True),
     Column("created_at", UtcDateTime, nullable=False),
     Column("revoked_at", UtcDateTime),
+    Column("team", String(64), nullable=False, server_default=""),
+    Column("expires_at", UtcDateTime),
+    Column("models", Names, nullable=False, server_default="[]"),
+    Column("requests_per_minute", BigInteger),
+    Column("tokens_per_minute", BigInteger),
+    Column("concurrent_requests", BigInteger),
+    Column("tokens_per_day", BigInteger),
+    Column("tokens_per_month", BigInteger),
+    Column("priority", String(8), nullable=False, server_default="normal"),
+    Column("scope", String(8), nullable=False, server_default="api"),
+    # After a rotation: the key that this one replaced, and until when it works.
+    Column("previous_hash", String(64)),
+    Column("previous_expires_at", UtcDateTime),
+    # What `api_key_changes` counted when the key was last changed.
+    Column("revision", BigInteger, nullable=False, server_default="0"),
+    # A name may be used again once its key is revoked.
+    Index("api_keys_live_name", "name", unique=True, sqlite_where=_live, postgresql_where=_live),
+    Index("api_keys_revision", "revision"),
 )
 
-_live = text("revoked_at IS NULL")
+# One row: how often keys were changed. Whoever changes one locks it, so numbers come in the order of commits:
+# who has seen one of them finds all that came later.
+api_key_changes = Table("api_key_changes", metadata, Column("revision", BigInteger, nullable=False))
 
-# A name may be used again once its key is revoked.
-Index("api_keys_live_name", api_keys.c.name, unique=True, sqlite_where=_live, postgresql_where=_live)
-
-
-def create_tables(engine: Engine) -> None:
-    """Make the tables and indexes that are missing."""
-    with engine.begin() as connection:
-        for table in metadata.sorted_tables:
-            connection.execute(CreateTable(table, if_not_exists=True))
-            for index in table.indexes:
-                connection.execute(CreateIndex(index, if_not_exists=True))
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("at", UtcDateTime, nullable=False),
+    Column("actor", String(128), nullable=False),
+    Column("address", String(64), nullable=False),
+    Column("action", String(32), nullable=False),
+    Column("target", String(64), nullable=False),
+    Column("outcome", String(16), nullable=False),
+    # A JSON object.
+    Column("details", Text, nullable=False),
+)

@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     import openai
 
 # Paths of an engine that the gateway must not let through.
-CLOSED = ("/tokenize", "/pooling", "/score", "/invocations", "/v1/load_lora_adapter", "/collective_rpc")
+CLOSED = (
+    "/pooling",
+    "/classify",
+    "/invocations",
+    "/inference/v1/generate",
+    "/v1/load_lora_adapter",
+    "/collective_rpc",
+    "/sleep",
+    "/v1/responses/resp_1/cancel",
+)
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +112,25 @@ def check_stream(client: "openai.OpenAI", model: str, evidence: Evidence) -> Non
     evidence(f"a chat answer streamed in {len(pieces)} pieces")
 
 
+@pytest.mark.item("007", "Request routing and load balancing implemented")
+def check_other_forms(http: httpx.Client, model: str, evidence: Evidence) -> None:
+    question = [{"role": "user", "content": "What is the opposite of hot?"}]
+    bodies: dict[str, dict[str, object]] = {
+        "/v1/responses": {"input": "What is the opposite of hot?", "max_output_tokens": 8},
+        "/v1/messages": {"messages": question, "max_tokens": 8},
+        "/v1/messages/count_tokens": {"messages": question},
+        "/v1/tokenize": {"prompt": "What is the opposite of hot?"},
+    }
+    for path, body in bodies.items():
+        answer = http.post(path, json={"model": model, **body})
+        assert answer.status_code == 200, f"{path}: {answer.status_code}: {answer.text}"
+    unknown = http.post(
+        "/v1/messages", json={"model": "no-such-model", "messages": question, "max_tokens": 8}
+    )
+    assert (unknown.status_code, unknown.json()["error"]["type"]) == (404, "not_found_error")
+    evidence(f"answers on {', '.join(bodies)}, too; errors of /v1/messages come in Anthropic's words")
+
+
 @pytest.mark.quick
 @pytest.mark.item("007", "Authentication and authorization set up")
 def check_keys(site: Site, evidence: Evidence) -> None:
@@ -124,7 +152,8 @@ def check_closed(http: httpx.Client, evidence: Evidence) -> None:
 @pytest.mark.item("007", "API documentation created")
 def check_documentation(http: httpx.Client, evidence: Evidence) -> None:
     paths = http.get("/openapi.json").json()["paths"]
-    assert {"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/models"} <= set(paths)
+    described = {"/v1/chat/completions", "/v1/responses", "/v1/messages", "/v1/embeddings", "/v1/models"}
+    assert described <= set(paths)
     assert http.get("/docs").status_code == 200
     evidence(f"/docs, and /openapi.json with {len(paths)} paths")
 

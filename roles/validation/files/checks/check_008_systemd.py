@@ -83,8 +83,9 @@ def check_dependencies(host: Host, site: Site, evidence: Evidence) -> None:
 def check_stop(host: Host, site: Site, evidence: Evidence) -> None:
     settings = json.loads(said(host, f"citadel config show --json --directory {site.root}/config"))
     drains = {
-        f"citadel-engine@{model['name']}.service": model["engine"]["drain_timeout"]
+        f"citadel-engine@{name}.service": model["engine"]["drain_timeout"]
         for model in settings["models"]
+        for name in site.engine_names([model])
     }
     drains["citadel-gateway.service"] = settings["gateway"]["drain_timeout_seconds"]
     for name, unit in units(host, services(site), "TimeoutStopUSec", "KillMode").items():

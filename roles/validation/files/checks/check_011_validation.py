@@ -63,8 +63,8 @@ def check_listeners(host: Host, site: Site, evidence: Evidence) -> None:
 def check_files(host: Host, site: Site, evidence: Evidence) -> None:
     wanted = {site.key_file: f"regular file {site.user}:{site.group} 600"}
     wanted |= {
-        f"/run/citadel/engines/{model['name']}.sock": "socket citadel-engine:citadel-gateway 660"
-        for model in site.resident_models
+        f"/run/citadel/engines/{name}.sock": "socket citadel-engine:citadel-gateway 660"
+        for name in site.engine_names(site.resident_models)
     }
     found = modes(host, wanted)
     assert found == wanted, f"found {found}"

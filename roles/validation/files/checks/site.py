@@ -51,13 +51,23 @@ class Site:
     @property
     def engines(self) -> list[str]:
         """The units of the engines that must run: those of the resident models."""
-        return [f"citadel-engine@{model['name']}.service" for model in self.resident_models]
+        return [f"citadel-engine@{name}.service" for name in self.engine_names(self.resident_models)]
 
     @property
     def engines_on_demand(self) -> list[str]:
         """The units of the engines that run only when somebody starts them."""
-        named = [f"citadel-engine@{model['name']}.service" for model in self.served_models]
+        named = [f"citadel-engine@{name}.service" for name in self.engine_names(self.served_models)]
         return [unit for unit in named if unit not in self.engines]
+
+    @staticmethod
+    def engine_names(models: list[dict[str, Any]]) -> list[str]:
+        """What the engines of these models are called: `name`, and of several `name.2` and so on."""
+        numbered = (
+            (model["name"], number)
+            for model in models
+            for number in range(1, 1 + int((model.get("engine") or {}).get("replicas", 1)))
+        )
+        return [f"{name}.{number}" if number > 1 else name for name, number in numbered]
 
     @property
     def services(self) -> list[str]:

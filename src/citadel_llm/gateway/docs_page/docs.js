@@ -46,15 +46,24 @@ function fields(api, schema) {
 }
 
 function curlFor(method, path, operation, example) {
-  const lines = [`curl ${location.origin}${path.replace(/\{.*\}/, "MODEL")}`];
+  const verb = method === "get" || example ? "" : ` -X ${method.toUpperCase()}`;
+  const place = path.replace(/\{(.*?)\}/g, (_, name) => name.toUpperCase());
+  const lines = [`curl${verb} ${location.origin}${place}`];
   if (operation.security) lines.push(`-H "Authorization: Bearer $CITADEL_KEY"`);
   if (example) lines.push(`-H "Content-Type: application/json"`, `-d '${JSON.stringify(example, null, 2)}'`);
   return lines.join(" \\\n  ");
 }
 
+function formFor(path, fields) {
+  const parts = fields.map((name) => `-F ${name}=${name === "file" ? "@sound.wav" : name.toUpperCase()}`);
+  return [`curl ${location.origin}${path}`, `-H "Authorization: Bearer $CITADEL_KEY"`, ...parts].join(" \\\n  ");
+}
+
 function showOperation(api, method, path, operation) {
   const json = operation.requestBody?.content["application/json"];
-  const request = json && resolve(api, json.schema);
+  const form = operation.requestBody?.content["multipart/form-data"];
+  const request = (json || form) && resolve(api, (json || form).schema);
+  const example = json?.example ?? (json && resolve(api, json.schema).examples?.[0]);
   const body = element("div", "");
   body.className = "body";
   body.append(prose("p", operation.description));
@@ -62,7 +71,8 @@ function showOperation(api, method, path, operation) {
     body.append(element("h4", "Request"), fields(api, request));
     if (request.additionalProperties) body.append(prose("p", request.description));
   }
-  body.append(element("pre", "", element("code", curlFor(method, path, operation, json?.example))));
+  const command = form ? formFor(path, request.required || []) : curlFor(method, path, operation, example);
+  body.append(element("pre", "", element("code", command)));
   body.append(element("h4", "Answers"), table(["status", ""],
     Object.entries(operation.responses).map(([status, answer]) => [element("code", status), answer.description])));
   return element("details", "",
@@ -92,6 +102,15 @@ answer = client.chat.completions.create(
     messages=[{"role": "user", "content": "What is the opposite of hot?"}],
 )
 print(answer.choices[0].message.content)`;
+  $("anthropic").textContent = `from anthropic import Anthropic
+
+client = Anthropic(base_url="${location.origin}", api_key="ck-…")
+answer = client.messages.create(
+    model="${model}",
+    max_tokens=256,
+    messages=[{"role": "user", "content": "What is the opposite of hot?"}],
+)
+print(answer.content[0].text)`;
   $("curl").textContent = `curl ${location.origin}/v1/chat/completions \\
   -H "Authorization: Bearer $CITADEL_KEY" \\
   -H "Content-Type: application/json" \\
@@ -134,12 +153,63 @@ async function* events(response) {
     if (done) return;
     const parts = (held + value).split("\n\n");
     held = parts.pop();
-    for (const part of parts)
-      if (part.startsWith("data: ") && part !== "data: [DONE]") yield JSON.parse(part.slice(6));
+    for (const part of parts) {
+      $("came").textContent += `${part}\n\n`;
+      const data = part.split("\n").find((line) => line.startsWith("data: "));
+      if (data && data !== "data: [DONE]") yield JSON.parse(data.slice(6));
+    }
   }
 }
 
+// How each way of asking says it, and where its answer stands: whole, and in an event of a stream.
+const conversation = () => [{ role: "user", content: $("prompt").value }];
+const ways = {
+  chat: {
+    path: "/v1/chat/completions",
+    body: (limit) => ({ messages: conversation(), max_tokens: limit }),
+    text: (answer) => answer.choices[0].message.content,
+    piece: (event) => event.choices?.[0]?.delta?.content,
+  },
+  responses: {
+    path: "/v1/responses",
+    body: (limit) => ({ input: $("prompt").value, max_output_tokens: limit }),
+    text: (answer) => answer.output.flatMap((item) => item.content || []).map((part) => part.text || "").join(""),
+    piece: (event) => (event.type === "response.output_text.delta" ? event.delta : ""),
+  },
+  messages: {
+    path: "/v1/messages",
+    body: (limit) => ({ messages: conversation(), max_tokens: limit }),
+    text: (answer) => answer.content.map((part) => part.text || "").join(""),
+    piece: (event) => event.delta?.text,
+  },
+};
+
 let running;
+
+async function exchange(way, stream) {
+  const body = { model: $("model").value, ...way.body(Number($("limit").value)), stream };
+  $("exchange").hidden = false;
+  $("sent").textContent = `POST ${way.path}\n\n${JSON.stringify(body, null, 2)}`;
+  $("came").textContent = "";
+  const response = await ask(way.path, {
+    method: "POST",
+    signal: running.signal,
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(body),
+  });
+  if (!response.ok) await fail(response);
+  if (stream) {
+    for await (const event of events(response)) {
+      if (event.error) throw new Error(event.error.message);
+      $("answer").textContent += way.piece(event) || "";
+    }
+  } else {
+    const answer = await response.json();
+    $("came").textContent = JSON.stringify(answer, null, 2);
+    $("answer").textContent = way.text(answer);
+  }
+  return response.headers.get("x-request-id");
+}
 
 async function send(event) {
   event.preventDefault();
@@ -152,23 +222,9 @@ async function send(event) {
   $("stop").hidden = false;
   $("status").textContent = "asking…";
   try {
-    const response = await ask("/v1/chat/completions", {
-      method: "POST",
-      signal: running.signal,
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify({
-        model: $("model").value,
-        messages: [{ role: "user", content: $("prompt").value }],
-        stream: true,
-      }),
-    });
-    if (!response.ok) await fail(response);
-    for await (const part of events(response)) {
-      if (part.error) throw new Error(part.error.message);
-      answer.textContent += part.choices?.[0]?.delta?.content || "";
-    }
+    const id = await exchange(ways[$("way").value], $("stream").checked);
     const seconds = ((performance.now() - began) / 1000).toFixed(1);
-    $("status").textContent = `${seconds} s · request ${response.headers.get("x-request-id")}`;
+    $("status").textContent = `${seconds} s · request ${id}`;
   } catch (error) {
     if (error.name === "AbortError") {
       $("status").textContent = "stopped";

@@ -1,6 +1,8 @@
 """Ask an engine over its unix socket."""
 
+import io
 import json
+import wave
 from pathlib import Path
 from types import TracebackType
 
@@ -10,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from citadel_llm.config import Model
 
 # Any text will do: what counts is that the model answers at all.
+_SAMPLES_A_SECOND = 16_000
 _PROMPT = "The capital of France is"
 
 
@@ -46,14 +49,24 @@ class EngineClient:
         return True
 
     async def ask_for_one_token(self, model: Model, within: float) -> None:
-        """Have the model compute one token, or one embedding: what `/health` says proves nothing of that.
+        """Have the model compute one token, or what else it is there for: `/health` proves nothing of that.
 
         Raises:
             EngineError: It did not.
         """
-        if model.task == "embed":
-            await self._ask("POST", "/v1/embeddings", {"model": model.name, "input": _PROMPT}, within)
-            return
+        match model.task:
+            case "embed":
+                await self._ask("POST", "/v1/embeddings", {"model": model.name, "input": _PROMPT}, within)
+                return
+            case "score":
+                pair = {"model": model.name, "queries": _PROMPT, "documents": [_PROMPT]}
+                await self._ask("POST", "/score", pair, within)
+                return
+            case "transcribe":
+                await self._ask("POST", "/v1/audio/transcriptions", _sound(model), within)
+                return
+            case "generate":
+                pass
         body = {"model": model.name, "prompt": _PROMPT, "max_tokens": 1, "temperature": 0}
         answer = json.loads(await self._ask("POST", "/v1/completions", body, within))
         if not answer.get("choices"):
@@ -82,14 +95,31 @@ class EngineClient:
 
     async def _ask(self, method: str, path: str, body: object, within: float) -> bytes:
         limit = aiohttp.ClientTimeout(total=within)
+        form = body if isinstance(body, aiohttp.FormData) else None
+        content = None if form else body
         try:
-            async with self._session.request(method, path, json=body, timeout=limit) as response:
-                content = await response.read()
+            async with self._session.request(
+                method, path, timeout=limit, json=content, data=form
+            ) as response:
+                answer = await response.read()
         except TimeoutError:
             raise EngineError(f"{path} did not answer within {within:.0f} s") from None
         except (aiohttp.ClientError, OSError) as error:
             raise EngineError(f"{path}: {error}") from error
         if response.status != 200:  # noqa: PLR2004
-            text = " ".join(content.decode(errors="replace").split())
+            text = " ".join(answer.decode(errors="replace").split())
             raise EngineError(f"{path} answered {response.status}: {text[:300]}")
-        return content
+        return answer
+
+
+def _sound(model: Model) -> aiohttp.FormData:
+    """A form with a second of silence, as a WAV file."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(_SAMPLES_A_SECOND)
+        sound.writeframes(bytes(2 * _SAMPLES_A_SECOND))
+    form = aiohttp.FormData({"model": model.name})
+    form.add_field("file", file.getvalue(), filename="silence.wav", content_type="audio/wav")
+    return form

@@ -8,20 +8,29 @@ from citadel_llm.config import Model, Settings
 
 _GIB = 1024**3
 
+# What vLLM would guess of a model that can also write is not what the catalogue asks for. (Speech is written
+# down by a model that generates.)
+_POOLING_TASKS = ("embed", "score")
+
 # What an engine may see of its supervisor's environment; systemd's own variables (NOTIFY_SOCKET,
 # CREDENTIALS_DIRECTORY, …) are the supervisor's alone.
 _PASSED_ON = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "LD_PRELOAD", "TMPDIR", "TZ")
 
 
-def arguments(settings: Settings, model: Model) -> list[str]:
+def arguments(settings: Settings, model: Model, engine_id: str | None = None) -> list[str]:
     """The command line of vLLM's API server for a model.
+
+    Args:
+        settings: The host's settings.
+        model: The model, with the plan of this engine.
+        engine_id: Which of its engines; the first when absent.
 
     The module is called, not the `vllm` command: that looks its version up under the name `vllm`, which the
     CPU build's distribution does not have.
     """
     engine = model.engine
     command = [str(settings.engine.python), "-m", "vllm.entrypoints.openai.api_server"]
-    command += ["--uds", str(model.socket(settings.run_dir))]
+    command += ["--uds", str(model.socket(settings.run_dir, engine_id))]
     command += ["--model", str(model.folder(settings.models_root))]
     command += ["--served-model-name", model.name, *model.aliases]
     command += ["--dtype", engine.dtype]
@@ -33,7 +42,14 @@ def arguments(settings: Settings, model: Model) -> list[str]:
         command += ["--quantization", engine.quantization]
     if engine.enforce_eager:
         command += ["--enforce-eager"]
-    if model.task == "embed":
+    # A key's class becomes the request's priority, and the answer's usage tells what came from the cache.
+    # Not --enable-force-include-usage: it writes the usage into every chunk of a stream, also where nobody
+    # asked for it; the gateway asks for it instead (gateway/paths.py).
+    command += ["--scheduling-policy", "priority", "--enable-prompt-tokens-details"]
+    if settings.gateway.tracing.endpoint is not None:
+        # Below the gateway's spans, whose `traceparent` comes with each request.
+        command += ["--otlp-traces-endpoint", settings.gateway.tracing.endpoint]
+    if model.task in _POOLING_TASKS:
         command += ["--runner", "pooling"]
     return [*command, *engine.extra_args]
 
@@ -70,19 +86,27 @@ def _length(settings: Settings, model: Model) -> int | None:
     _get_and_verify_max_len). They keep no cache, so the plan's memory does not hang on it.
     """
     keeps_cache = model.plan is None or (settings.engine.build == "cuda" and model.plan.kv_cache_bytes > 0)
-    return model.max_model_len if model.task != "embed" or keeps_cache else model.engine.max_model_len
+    return (
+        model.max_model_len if model.task not in _POOLING_TASKS or keeps_cache else model.engine.max_model_len
+    )
 
 
-def environment(settings: Settings, model: Model, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+def environment(
+    settings: Settings,
+    model: Model,
+    environ: Mapping[str, str] | None = None,
+    engine_id: str | None = None,
+) -> dict[str, str]:
     """The environment of a model's engine.
 
     Args:
         settings: The host's settings.
         model: The model.
         environ: The supervisor's environment, of which little is passed on; the process's own when absent.
+        engine_id: Which of its engines; the first when absent.
     """
     environ = os.environ if environ is None else environ
-    cache = cache_directory(settings, model)
+    cache = cache_directory(settings, engine_id or model.name)
     passed_on = {name: environ[name] for name in _PASSED_ON if name in environ}
     ours = {
         "PATH": f"{settings.engine.python.parent}:/usr/local/bin:/usr/bin:/bin",
@@ -105,12 +129,16 @@ def environment(settings: Settings, model: Model, environ: Mapping[str, str] | N
         "TRITON_CACHE_DIR": str(cache / "triton"),
         "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
     }
+    if settings.gateway.tracing.endpoint is not None:
+        # vLLM would speak gRPC (vllm/tracing, get_span_exporter).
+        ours["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] = "http/protobuf"
+        ours["OTEL_SERVICE_NAME"] = "citadel-engine"
     return passed_on | ours | (_on_cpu(model) if settings.engine.build == "cpu" else _on_gpus(model))
 
 
-def cache_directory(settings: Settings, model: Model) -> Path:
-    """The folder of a model's caches."""
-    return settings.engine.cache_dir / model.name
+def cache_directory(settings: Settings, engine_id: str) -> Path:
+    """The folder of an engine's caches."""
+    return settings.engine.cache_dir / engine_id
 
 
 def _on_cpu(model: Model) -> dict[str, str]:

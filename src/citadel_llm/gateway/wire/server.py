@@ -1,0 +1,317 @@
+"""The connections to clients: uvicorn's protocol, with the paths where tokens flow taken out of it.
+
+A request for one of those becomes an `Exchange` right here, from the parser's callbacks; all others go to the
+ASGI application as ever. The time limits against slow and idle clients are this class's, too.
+"""
+
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from citadel_llm.gateway.errors import (
+    GatewayError,
+    HeadTooLargeError,
+    InvalidRequestError,
+    RequestTimeoutError,
+    error_response,
+)
+from citadel_llm.gateway.exchange import Exchange
+from citadel_llm.gateway.paths import BY_PATH
+from citadel_llm.gateway.wire.heads import header_lines, response_head
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from citadel_llm.gateway.traffic import Traffic
+
+_PATHS = {path.encode(): inference for path, inference in BY_PATH.items()}
+
+# What the head of a request may take; clients' heads are well below a kilobyte.
+_HEAD_LIMIT = 1 << 16
+# Whose body has still so much to come when it is refused: it is not worth waiting for.
+_MUCH = 1 << 16
+# How long a client that was refused may go on sending before its connection is closed. Closed at once, the
+# client might never see the answer: what it sends into a closed connection makes its kernel discard it.
+_LINGER_SECONDS = 2.0
+
+Phase = Literal["idle", "head", "body", "answer", "closing"]
+
+
+class GatewayProtocol(HttpToolsProtocol):
+    """One client's connection."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.traffic: Traffic = self.app_state["traffic"]
+        self.phase: Phase = "head"
+        self.since = monotonic()
+        self.write_paused = False
+        self._write_paused_at = 0.0
+        self._head_bytes = 0
+        # `cycle` is the request that was read last; with a pipeline, another one may be in hand.
+        self.cycle: Any = None
+        self._in_hand: Any = None
+        self._whole = False
+
+    @property
+    def address(self) -> str:
+        """The client's address, as far as it is to be believed."""
+        peer = self.client[0] if self.client else ""
+        proxies = self.traffic.proxies
+        if not proxies:
+            return peer
+        forwarded = [value.decode("latin-1") for name, value in self.headers if name == b"x-forwarded-for"]
+        return proxies.client(peer, forwarded)
+
+    # asyncio's.
+
+    def connection_made(self, transport: "asyncio.Transport") -> None:  # type: ignore[override]
+        """A client has connected."""
+        super().connection_made(transport)
+        self.traffic.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client, or this side, has closed the connection."""
+        self.traffic.connections.discard(self)
+        for each, _ in self.pipeline:
+            each.response_complete = True
+        self.pipeline.clear()
+        in_hand, self._in_hand = self._in_hand, None
+        self.cycle = None if isinstance(in_hand, Exchange) else in_hand
+        if isinstance(in_hand, Exchange):
+            in_hand.client_gone()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """The client has sent something."""
+        if self.phase == "closing":
+            return
+        if self.phase == "idle":
+            self._enter("head")
+            self._head_bytes = 0
+        elif self.phase == "body":
+            self.since = monotonic()
+        # Of what is sent ahead while an answer is under way, no more than a head is read.
+        ahead = self.phase == "answer"
+        if ahead or self.phase == "head":
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._head_bytes <= _HEAD_LIMIT:
+            return
+        if self.phase == "head":
+            self._refuse(HeadTooLargeError(f"The request's head is too large: at most {_HEAD_LIMIT} bytes."))
+        elif ahead and self.phase == "answer":
+            self.flow.pause_reading()
+
+    def pause_writing(self) -> None:
+        """The client reads more slowly than it is written to."""
+        super().pause_writing()
+        self.write_paused = True
+        self._write_paused_at = monotonic()
+        if isinstance(self._in_hand, Exchange):
+            self._in_hand.pause()
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        super().resume_writing()
+        self.write_paused = False
+        if isinstance(self._in_hand, Exchange):
+            self._in_hand.resume()
+
+    # The parser's.
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        # What uvicorn makes here for ASGI is made in `on_headers_complete`, for those requests that need it.
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header has come."""
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """A request's head is complete."""
+        if self.phase == "head":
+            self._enter("body")
+        self._whole = False
+        path = _PATHS.get(self.url.partition(b"?")[0])
+        if path is None or self.parser.get_method() != b"POST":
+            self._hand_to_asgi()
+            return
+        version = self.parser.get_http_version()
+        exchange = Exchange(
+            self.traffic,
+            self,
+            path,
+            self.headers,
+            keep_alive=version != "1.0" and self.parser.should_keep_alive() and not self.draining,
+            chunked=version != "1.0",
+        )
+        self.expect_100_continue = exchange.headers.get(b"expect", b"").lower() == b"100-continue"
+        before, self.cycle = self.cycle, exchange
+        if before is None or before.response_complete:
+            self._start_asgi_task(exchange, self.app)
+        else:
+            # Pipelined: its turn comes when the one before is answered (`on_response_complete`).
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cast("Any", exchange), self.app))
+
+    def on_body(self, body: bytes) -> None:
+        """Some of a request's body has come."""
+        if isinstance(self.cycle, Exchange):
+            self.cycle.feed(body)
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """A request is complete."""
+        self._whole = True
+        if self.phase == "body":
+            self._enter("answer")
+            self._head_bytes = 0
+        cycle = self.cycle
+        if isinstance(cycle, Exchange):
+            cycle.feed_end()
+        else:
+            super().on_message_complete()
+        if cycle.response_complete and self.phase == "answer" and not self.pipeline:
+            # It was answered before it was complete, and the connection lives on.
+            self._enter("idle")
+
+    def _hand_to_asgi(self) -> None:
+        url, headers = self.url, self.headers
+        super().on_message_begin()
+        self.url, self.headers = url, headers
+        self.expect_100_continue = (b"expect", b"100-continue") in headers
+        self.scope["headers"] = headers
+        super().on_headers_complete()
+        if self.draining:
+            self.cycle.keep_alive = False
+
+    # uvicorn's.
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._in_hand = cycle
+        if isinstance(cycle, Exchange):
+            cycle.start()
+        else:
+            super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        """An answer is complete: the next request's turn, if it is there already."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            # Not from here: a pipeline of requests that are refused at once would go as deep as it is long.
+            self.traffic.loop.call_soon(self._start_next)
+        elif self.phase == "answer":
+            # `sweep` closes idle connections: uvicorn's timer for each request would cost more.
+            self._enter("idle")
+
+    def _start_next(self) -> None:
+        """Begin with the next request of the pipeline."""
+        if not self.pipeline or self.transport.is_closing():
+            return
+        cycle, app = self.pipeline.pop()
+        self._head_bytes = 0
+        if cycle is self.cycle and not self._whole:
+            self._enter("body")
+        self._start_asgi_task(cycle, app)
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words are not OpenAI's shape
+        """What came is no HTTP."""
+        self._refuse(InvalidRequestError("This is not HTTP that can be understood."))
+
+    # The exchange's.
+
+    def invite_body(self) -> None:
+        """Tell a client that waits for it to send the body."""
+        if self.expect_100_continue:
+            self.expect_100_continue = False
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def has_much_to_come(self, exchange: Exchange) -> bool:
+        """Whether much of the request's body is still to come, or nobody knows how much."""
+        announced = exchange.headers.get(b"content-length", b"")
+        return not announced.isdigit() or int(announced) > _MUCH or self.expect_100_continue
+
+    def common_headers(self) -> bytes:
+        """The header lines that every answer of this server has, such as the date."""
+        headers = self.server_state.default_headers
+        cached = _COMMON.get("last")
+        if cached is None or cached[0] is not headers:
+            cached = _COMMON["last"] = (headers, header_lines(headers))
+        return cached[1]
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server accepts no more: then each connection is closed after its next answer."""
+        return bool(getattr(self.server_state, "draining", False))
+
+    def on_exchange_complete(self, exchange: Exchange) -> None:
+        """An exchange has ended; the next one's turn has come."""
+        if not exchange.keep_alive:
+            self._close_soon()
+        if self.transport.is_closing() or self.phase == "closing":
+            return
+        self.on_response_complete()
+
+    # The time limits.
+
+    def sweep(self, now: float) -> None:
+        """Close what is too slow; called a few times a second."""
+        settings = self.traffic.settings
+        if self.write_paused and now - self._write_paused_at > settings.write_timeout_seconds:
+            self.transport.abort()
+            return
+        if self.phase == "answer":
+            return
+        waited = now - self.since
+        if self.phase == "idle":
+            if waited > self.timeout_keep_alive:
+                self.transport.close()
+        elif self.phase == "head":
+            if waited > settings.header_timeout_seconds:
+                self._refuse(RequestTimeoutError("The request's head did not come in time."))
+        elif self.phase == "body":
+            if waited > settings.body_timeout_seconds:
+                self._give_up_body()
+        elif waited > _LINGER_SECONDS:
+            self.transport.abort()
+
+    def _give_up_body(self) -> None:
+        if isinstance(self.cycle, Exchange) and not self.cycle.response_complete:
+            self.cycle.late()
+        else:
+            self.transport.close()
+
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phase
+        self.since = monotonic()
+
+    def _refuse(self, error: GatewayError) -> None:
+        """Answer something of which no request could be made, and close."""
+        if self.transport.is_closing() or self.phase == "closing":
+            return
+        if self.cycle is None or self.cycle.response_complete:
+            response = error_response(error, "openai", self.traffic.new_id())
+            headers = header_lines(response.raw_headers) + b"connection: close\r\n"
+            head = response_head(response.status_code, [headers, self.common_headers()])
+            self.transport.write(head + bytes(response.body))
+        self._close_soon()
+
+    def _close_soon(self) -> None:
+        """Close when the client has read what was written and has sent what it is sending."""
+        if self.phase == "body" and self.transport.can_write_eof():
+            self._enter("closing")
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+
+_COMMON: dict[str, tuple[Any, bytes]] = {}

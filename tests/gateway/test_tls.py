@@ -1,0 +1,93 @@
+"""TLS by the gateway itself, with a certificate made here."""
+
+import datetime
+import ipaddress
+import json
+import socket
+import ssl
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from citadel_llm.config.gateway import Tls
+from citadel_llm.gateway.tls import CertificateError, server_context
+
+from .gateway_site import CHAT
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with cert.pem and key.pem for 127.0.0.1, and another.pem, a key of its own."""
+    folder = tmp_path_factory.mktemp("tls")
+    for name in ("key", "another"):
+        key = ec.generate_private_key(ec.SECP256R1())
+        pem = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        (folder / f"{name}.pem").write_bytes(pem)
+        if name == "key":
+            subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "citadel.test")])
+            names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+            now = datetime.datetime.now(datetime.UTC)
+            made = x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+            made = made.not_valid_before(now).not_valid_after(now + datetime.timedelta(hours=1))
+            signed = made.add_extension(names, critical=False).sign(key, hashes.SHA256())
+            (folder / "cert.pem").write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    return folder
+
+
+def _settings(folder: Path, key: str = "key.pem", certificate: str = "cert.pem") -> dict[str, Any]:
+    return {"certificate": str(folder / certificate), "key": {"file": str(folder / key)}}
+
+
+def test_the_api_speaks_tls(make_site: Any, certificate: Path) -> None:
+    site = make_site(start=(), tls=_settings(certificate))
+    trusting = ssl.create_default_context(cafile=str(certificate / "cert.pem"))
+    site.run(site.chat.start())
+    with httpx2.Client(base_url=f"https://127.0.0.1:{site.port}", verify=trusting) as client:
+        ask = {"model": CHAT, "messages": [], "stream": True}
+
+        def stream() -> str:
+            return str(client.post("/v1/chat/completions", json=ask, headers=site.auth).text)
+
+        # Its engine was started after it, and may not have been seen yet.
+        while not (text := stream()).endswith("data: [DONE]\n\n"):
+            assert json.loads(text)["error"]["code"] == "engine_unavailable"
+        large = {"model": CHAT, "x": "x" * 900_000}
+        assert client.post("/v1/chat/completions", json=large, headers=site.auth).status_code == 200
+        assert client.get("/health").json() == {"status": "ok"}
+    with pytest.raises(httpx2.ConnectError):
+        httpx2.get(f"https://127.0.0.1:{site.port}/health", verify=ssl.create_default_context())
+    # Plain HTTP gets nothing, and old TLS neither.
+    with pytest.raises(httpx2.TransportError):
+        site.http.get("/health")
+    old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
+    with socket.create_connection(("127.0.0.1", site.port)) as connection, pytest.raises(ssl.SSLError):
+        old.wrap_socket(connection)
+
+
+def test_a_certificate_that_cannot_be_used_is_told(
+    certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusal(**settings: Any) -> str:
+        with pytest.raises(CertificateError) as refused:
+            server_context(Tls.model_validate(settings))
+        return str(refused.value)
+
+    assert "do not belong together" in refusal(**_settings(certificate, key="another.pem"))
+    assert "no PEM" in refusal(**_settings(certificate, certificate="key.pem"))
+    assert "No such file" in refusal(**_settings(certificate, key="none.pem"))
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    by_credential = {"certificate": str(certificate / "cert.pem"), "key": {"credential": "tls-key"}}
+    assert "No such file" in refusal(**by_credential)
+    (tmp_path / "tls-key").write_bytes((certificate / "key.pem").read_bytes())
+    context = server_context(Tls.model_validate(by_credential))
+    assert context.minimum_version == ssl.TLSVersion.TLSv1_2
