@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from citadel_llm.gateway.body import read_fields, read_form_fields, with_end
 from citadel_llm.gateway.errors import InvalidRequestError
@@ -54,9 +55,15 @@ def test_the_model_of_unusual_bodies(body: bytes, model: str) -> None:
     assert json.loads(b"".join(with_end(body, b',"model":"real"}')))["model"] == "real"
 
 
-def test_only_what_is_really_true_counts() -> None:
-    assert read_fields(b'{"model": "a", "stream": true}', 0).stream is True
-    for other in (b"false", b"null", b'"true"', b"1"):
+def test_what_the_engine_takes_for_true_is_true() -> None:
+    """It reads by pydantic: a stream that the gateway did not know for one would not tell its usage."""
+    asks = TypeAdapter(bool | None)
+    for other in (b"true", b"1", b"1.0", b'"TRUE"', b'"on"', b'"y"'):
+        assert asks.validate_json(other) is True
+        body = b'{"model": "a", "stream": %b, "stream_options": {"include_usage": %b}}' % (other, other)
+        fields = read_fields(body, 0)
+        assert (fields.stream, fields.wants_usage) == (True, True)
+    for other in (b"false", b"null", b"0", b'"no"', b"2", b"[]", b"{}"):
         body = b'{"model": "a", "stream": %b, "stream_options": {"include_usage": %b}}' % (other, other)
         fields = read_fields(body, 0)
         assert (fields.stream, fields.wants_usage) == (False, False)

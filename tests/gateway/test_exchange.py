@@ -170,8 +170,8 @@ def test_an_engine_that_is_gone_costs_no_request(pair: Site) -> None:
 def test_an_engine_that_hangs_costs_no_request(pair: Site) -> None:
     pair.engines[CHAT].answer = hang
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda user: ask(pair, {**ASK, "user": str(user)}), range(8)))
-    assert [answer.status_code for answer in answers] == [200] * 8
+        answers = list(pool.map(lambda user: ask(pair, {**ASK, "user": str(user)}), range(16)))
+    assert [answer.status_code for answer in answers] == [200] * 16
     assert pair.engines[CHAT].seen, "it was asked, and gave no answer"
 
 
@@ -211,11 +211,24 @@ def test_a_fallback_answers_for_a_model_that_cannot(make_site: Any) -> None:
     assert ask(site).json()["error"]["code"] == "engine_unavailable"
 
 
+def test_the_accounts_name_the_model_that_answered(make_site: Any) -> None:
+    """Its engine dies with the request; the one of another model stands in."""
+    site = make_site(fallbacks={CHAT: [EMBED]})
+    site.chat.answer = die
+    body = {"model": CHAT, "prompt": "hello"}
+    assert site.http.post("/v1/tokenize", json=body, headers=site.auth).status_code == 200
+    wait_until(lambda: len(records(site)) == 1)
+    row = records(site)[0]
+    assert (row["model"], row["engine"], row["status"]) == (EMBED, EMBED, 200)
+
+
 def test_a_weighted_alias_leads_to_its_models(make_site: Any) -> None:
     site = make_site(aliases=[{"name": "fast", "models": [{"model": CHAT}]}])
     answer = ask(site, {**ASK, "model": "fast"})
     assert (answer.status_code, answer.json()["model"]) == (200, CHAT)
     assert json.loads(site.chat.seen[0].body)["model"] == CHAT
+    assert [model.id for model in site.openai().models.list()] == [CHAT, EMBED, "fast"]
+    assert site.openai().models.retrieve("fast").max_model_len == 2048
 
 
 def test_a_key_may_be_held_to_some_models(site: Site) -> None:
@@ -331,3 +344,23 @@ def test_the_line_says_which_engine_answered_after_how_many(pair: Site, log: Log
     assert {line["engine"] for line in again} == {SECOND}
     assert {line["error"] for line in again} == {""}
     assert all(line["tokens_out"] == 3 for line in again)
+
+
+# Memory.
+
+
+def test_bodies_together_are_bounded(make_site: Any) -> None:
+    site = make_site(body_memory_bytes=1 << 20, max_body_bytes=1 << 20)
+    gate = Gate(site.chat)
+    site.chat.answer = gate
+    large = {**ASK, "messages": [{"role": "user", "content": "x" * 700_000}]}
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(ask, site, large)
+        wait_until(lambda: len(site.chat.seen) == 1)
+        refused = ask(site, large)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "overloaded")
+        assert refused.headers["retry-after"] == "1"
+        gate.open.set()
+        assert first.result().status_code == 200
+    assert ask(site, large).status_code == 200, "what was held is free again"
+    assert site.server.lifespan.state["traffic"].body_bytes == 0

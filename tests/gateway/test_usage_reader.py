@@ -75,3 +75,17 @@ def test_an_answer_in_one_piece_however_it_is_cut() -> None:
     rerank.part(b'{"results":[],"usage":{"total_tokens":56}}')
     rerank.end()
     assert counts(rerank) == (56, 0, 0, True)
+
+
+def test_what_follows_the_usage_does_not_hide_it() -> None:
+    """vLLM writes a ranking's documents, and what it is asked to tell of the prompt, after the usage."""
+    usage = {"prompt_tokens": 100, "total_tokens": 120, "completion_tokens": 20}
+    after = [{"9": {"logprob": -1.5, "rank": 3, "decoded_token": '"usage":{"prompt_tokens":1}'}}] * 400
+    body = json.dumps({"choices": [], "usage": usage, "prompt_logprobs": after}).encode()
+    assert len(body) > 20_000
+    for size in (5, 100, 65_536):
+        reader = UsageReader()
+        for start in range(0, len(body), size):
+            reader.part(body[start : start + size])
+        reader.end()
+        assert counts(reader) == (100, 0, 20, True), size

@@ -163,6 +163,8 @@ class Gateway(Part):
     """How often the keys are read from the database again: a revoked key is refused after at most this."""
     max_body_bytes: Annotated[int, Field(ge=1024)] = 33554432
     """Largest request body accepted, in bytes."""
+    body_memory_bytes: Annotated[int, Field(ge=1 << 20)] = 1 << 30
+    """Bytes of request bodies held at once, of all requests together; what comes beyond is refused."""
     connect_timeout_seconds: Seconds = 5.0
     """How long connecting to an engine's socket may take."""
     upstream_timeout_seconds: Seconds = 600.0

@@ -51,6 +51,9 @@ class _Body(msgspec.Struct):
     input: msgspec.Raw = _NOTHING
 
 
+# https://docs.pydantic.dev/latest/api/standard_library_types/#booleans
+_TRUE = frozenset({"true", "1", "on", "t", "y", "yes"})
+
 _decode = msgspec.json.Decoder(_Body).decode
 
 
@@ -78,12 +81,24 @@ def read_fields(body: bytes, prefix_bytes: int) -> Fields:
     group = bytes(content.prompt_cache_key or content.safety_identifier or content.user)
     return Fields(
         model,
-        content.stream is True,
-        type(options) is dict and options.get("include_usage") is True,
+        _is_true(content.stream),
+        type(options) is dict and _is_true(options.get("include_usage")),
         b"" if group == b"null" else group,
         _beginning(content, prefix_bytes),
         len(body) // _BYTES_A_TOKEN,
     )
+
+
+def _is_true(value: object) -> bool:
+    """Whether the engine takes it for true: it reads by pydantic, which is lax about that.
+
+    Else a client that says 1 would get a stream that was not asked for its usage.
+    """
+    if value is True or value is False or value is None:
+        return value is True
+    if isinstance(value, str):
+        return value.lower() in _TRUE
+    return isinstance(value, int | float) and value == 1
 
 
 def _beginning(content: _Body, length: int) -> bytes:
@@ -154,7 +169,7 @@ def read_form_fields(body: bytes, content_type: bytes) -> Fields:
         model = ""
     if not model:
         raise _no_model()
-    return Fields(model, form.values.get(b"stream", b"").lower() in (b"true", b"1"))
+    return Fields(model, form.values.get(b"stream", b"").lower().decode("latin-1") in _TRUE)
 
 
 class _Form:

@@ -21,6 +21,9 @@ PRIORITIES = {"high": -10, "normal": 0, "low": 10}
 AFFINITY = b"x-citadel-affinity"
 PRIORITY = b"x-citadel-priority"
 
+# vLLM then tells it in an event of its own. Not by the engine's `--enable-force-include-usage`, which writes
+# it into every event (vLLM 0.32 and 0.33, `should_include_usage`): a client that adds them up, as LangChain
+# does, would count far too much.
 _WITH_USAGE = {"include_usage": True}
 
 # Only what is named here goes to an engine: no key, no cookie, nothing by which vLLM can be steered

@@ -40,6 +40,7 @@ class GatewayError(Exception):
     ├── ServerError                  the gateway failed, by a mistake of its own
     │   ├── KeysUnavailableError     the keys could not be read yet, so none can be checked
     │   ├── StoppingError            the gateway stops, and the time for finishing answers is over
+    │   ├── BodyMemoryError          the bodies of all requests together are too large
     │   ├── QueueFullError           too many wait for the model already
     │   ├── QueueTimeoutError        it waited for the model for as long as it may
     │   └── EngineError
@@ -150,6 +151,10 @@ class StoppingError(ServerError):
         super().__init__("The gateway stops and could not finish the answer; try again.", retry_after=2)
 
 
+class BodyMemoryError(ServerError):
+    """The bodies of all requests together are more than the gateway holds."""
+
+
 class QueueFullError(ServerError):
     """Too many requests wait for the model already."""
 
@@ -219,6 +224,7 @@ _SHAPES: dict[type[GatewayError], Shape] = {
     ServerError: Shape(500, "server_error", "internal_error"),
     KeysUnavailableError: Shape(503, "server_error", "keys_unavailable"),
     StoppingError: Shape(503, "server_error", "gateway_stopping"),
+    BodyMemoryError: Shape(503, "server_error", "overloaded"),
     QueueFullError: Shape(503, "server_error", "queue_full"),
     QueueTimeoutError: Shape(503, "server_error", "queue_timeout"),
     EngineDownError: Shape(503, "server_error", "engine_unavailable"),

@@ -7,14 +7,14 @@ elsewhere, or becomes an HTTP error of its own; after it, an event in the stream
 unfinished.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from time import monotonic, time
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from citadel_llm.gateway.accounting import Begun
 from citadel_llm.gateway.answer import Answer
-from citadel_llm.gateway.auth import check_scope
+from citadel_llm.gateway.arrival import Arrival
 from citadel_llm.gateway.body import Fields, read_fields, read_form_fields
 from citadel_llm.gateway.engine_request import AFFINITY, PRIORITIES, PRIORITY, EngineRequest
 from citadel_llm.gateway.errors import (
@@ -24,29 +24,26 @@ from citadel_llm.gateway.errors import (
     EngineFailedError,
     EngineTimeoutError,
     GatewayError,
-    InvalidKeyError,
     ModelUnsuitedError,
-    RequestTimeoutError,
-    ServerError,
     StoppingError,
     engine_error_body,
     shape_of,
 )
-from citadel_llm.gateway.headers import is_request_id
 from citadel_llm.gateway.outcome import note
 from citadel_llm.gateway.paths import InferencePath
 from citadel_llm.gateway.routing import Engine, ServedModel, Ticket
 from citadel_llm.gateway.traffic import Traffic
-from citadel_llm.gateway.unexpected import log_unexpected
 from citadel_llm.gateway.wire.heads import CRLF, Header
 from citadel_llm.gateway.wire.upstream import Connection
-from citadel_llm.store import KeyRecord
 
 if TYPE_CHECKING:
+    import asyncio
+
     from opentelemetry.trace import Span
 
     from citadel_llm.gateway.limits import Grant
     from citadel_llm.gateway.wire.server import GatewayProtocol
+    from citadel_llm.store import KeyRecord
 
 _ERRORS_FROM = 400
 _SERVER_ERRORS_FROM = 500
@@ -55,22 +52,10 @@ _TOO_MANY = 429
 _ERROR_LIMIT = 1 << 16
 
 
-class Exchange:
+class Exchange(Arrival):
     """One request and its answer.
 
-    Args:
-        traffic: What all requests share.
-        client: The connection that it came by.
-        path: What was asked for.
-        headers: The request's, names in lower case.
-        keep_alive: Whether the connection is to live on afterwards.
-        chunked: Whether the client understands a chunked answer (HTTP/1.1).
-
     Attributes:
-        request_id: The client's own, or made here.
-        address: The client's, as far as it is to be believed.
-        began: When it arrived, by the monotonic clock.
-        key: Whose it is, once that is known.
         fields: What was read of its body.
         grant: What its limits gave it.
         model: The model's real name; empty until it is known.
@@ -80,12 +65,11 @@ class Exchange:
         entry: The number of its record, once an engine was asked.
         span: Its span, if it is traced.
         error: The code of what went wrong.
+        heard: When its engine last sent something, by the monotonic clock.
         answer: What its client gets.
     """
 
-    # Each begins as this; that it stands here and not in __init__ is a matter of microseconds.
-    response_complete = False
-    key: KeyRecord | None = None
+    # As in Arrival: what each begins as.
     fields: Fields | None = None
     grant: "Grant | None" = None
     model = ""
@@ -96,14 +80,12 @@ class Exchange:
     span: "Span | None" = None
     error = ""
     _content_type = b""
-    _body_bytes = 0
-    _body_complete = False
-    _started = False
     _models: Sequence[ServedModel] = ()
     _ticket: Ticket | None = None
     _queued_at = 0.0
     _affinity = b""
     _engine: Engine | None = None
+    _connecting: "asyncio.Task[None] | None" = None
     _connection: Connection | None = None
     _fresh = False
     _refused: tuple[int, list[Header], bytearray] | None = None
@@ -119,101 +101,21 @@ class Exchange:
         keep_alive: bool,
         chunked: bool,
     ) -> None:
-        self.traffic = traffic
-        self.client = client
-        self.path = path
-        self.keep_alive = keep_alive
-        self.chunked = chunked
-        self.began = monotonic()
-        self.began_unix = time()
-        self.headers = dict(headers)
-        self.address = client.address
-        given = self.headers.get(b"x-request-id", b"").decode("latin-1")
-        self.number = traffic.new_id()
-        self.request_id = given if given and is_request_id(given) else self.number
-
-        self._body: list[bytes] = []
+        super().__init__(traffic, client, path, headers, keep_alive=keep_alive, chunked=chunked)
         self._tried: list[Engine] = []
         self.heard = self.began
         self.answer = Answer(self)
 
-    # The request, as it comes in.
-
     def start(self) -> None:
         """Begin: it is this request's turn on its connection, and its head is complete."""
-        self._started = True
         self.traffic.exchanges.add(self)
-        self._guarded(self._authenticate)
-
-    def feed(self, data: bytes) -> None:
-        """Take some of the body."""
-        self._body_bytes += len(data)
-        if self._body_bytes > self.traffic.settings.max_body_bytes:
-            if not self.response_complete and self._started:
-                self.refuse(self._too_large())
-        elif not self.response_complete:
-            self._body.append(data)
-
-    def feed_end(self) -> None:
-        """The body is complete."""
-        self._body_complete = True
-        if self._started and self.key is not None and not self.response_complete:
-            self._guarded(self._admit)
-
-    def _authenticate(self) -> None:
-        announced = self.headers.get(b"content-length", b"")
-        limit = self.traffic.settings.max_body_bytes
-        if (announced.isdigit() and int(announced) > limit) or self._body_bytes > limit:
-            raise self._too_large()
-        credentials = self._credentials()
-        record = self.traffic.keys.find_now(credentials)
-        if record is None:
-            self.traffic.spawn(self._find_key(credentials))
-        else:
-            self._let_in(record)
-
-    def _credentials(self) -> str:
-        """The key that was sent.
-
-        Raises:
-            InvalidKeyError: None was.
-        """
-        scheme, _, credentials = self.headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() != b"bearer":
-            credentials = self.headers.get(b"x-api-key", b"") if self.path.dialect == "anthropic" else b""
-        credentials = credentials.strip()
-        if not credentials:
-            raise InvalidKeyError("No API key was sent. Send it in the header 'Authorization: Bearer ck-…'.")
-        return credentials.decode("latin-1")
-
-    async def _find_key(self, credentials: str) -> None:
-        """Look a key up that memory does not know: it may have been made a moment ago."""
-        try:
-            record = await self.traffic.keys.find(credentials)
-        except GatewayError as error:
-            self.refuse(error)
-            return
-        if self.response_complete:
-            return
-        if record is None:
-            self.refuse(self.traffic.keys.refusal(credentials))
-        else:
-            self._guarded(lambda: self._let_in(record))
-
-    def _let_in(self, record: KeyRecord) -> None:
-        check_scope(record)
-        self.key = record
-        if self._body_complete:
-            self._admit()
-        else:
-            self.client.invite_body()
+        super().start()
 
     def _admit(self) -> None:
         """With key and body complete: limits, model, queue."""
         key, traffic = self.key, self.traffic
         assert key is not None  # noqa: S101 - what both callers make sure of
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._body = [body]
+        body = self._take_body()
         if self.path.body == "json":
             fields = read_fields(body, traffic.settings.routing.prefix_bytes)
         else:
@@ -233,7 +135,7 @@ class Exchange:
         traffic.engines.note_request()
         self._dispatch()
 
-    def _group(self, key: KeyRecord, fields: Fields) -> bytes:
+    def _group(self, key: "KeyRecord", fields: Fields) -> bytes:
         """What binds this request to an engine: one client's sessions say nothing about another's."""
         if key.scope == "peer":
             # The gateway that the client asked has worked it out already.
@@ -319,20 +221,22 @@ class Exchange:
                     self.path.path, self.headers, self.began_unix
                 )
         self.heard = monotonic()
-        engine.client.connect(self)
+        self._connecting = engine.client.connect(self)
 
     def on_connected(self, connection: Connection) -> None:
         """From the engine's client: send the request."""
-        if self.response_complete or self._engine is None:
-            # The client hung up meanwhile.
-            connection.drop()
-            return
+        self._connecting = None
         self._connection = connection
         if self.client.write_paused:
             connection.pause()
-        assert self.key is not None and self.fields is not None  # noqa: S101, PT018 - it was admitted
-        request = EngineRequest(self.path, self.headers, self._content_type, self._body[0], self.fields)
-        connection.ask(self, *request.parts(self._engine, self.key, self.request_id, self._affinity))
+        self._guarded(self._send)
+
+    def _send(self) -> None:
+        engine, key, fields, connection = self._engine, self.key, self.fields, self._connection
+        assert engine is not None and key is not None  # noqa: S101, PT018 - a connection was asked for it
+        assert fields is not None and connection is not None  # noqa: S101, PT018 - as above
+        request = EngineRequest(self.path, self.headers, self._content_type, self._take_body(), fields)
+        connection.ask(self, *request.parts(engine, key, self.request_id, self._affinity))
 
     # The engine's answer.
 
@@ -363,6 +267,9 @@ class Exchange:
         if engine is not None:
             engine.last_progress = now
         self.answer.on_data(data, now)
+        if self._body_bytes and self.answer.begun:
+            # It cannot be asked for again elsewhere.
+            self._free_body()
 
     def on_end(self) -> None:
         """From the engine: its answer is complete."""
@@ -377,13 +284,13 @@ class Exchange:
 
     def on_failed(self, error: EngineError, *, reused: bool) -> None:
         """From the engine's connection: there will be no more."""
-        self._connection = None
+        self._connecting = self._connection = None
         if self.response_complete or self._engine is None:
             return
         if reused and not self.answer.begun and not self._fresh:
             # The connection was kept, and had been closed at the other end: that says nothing of the engine.
             self._fresh = True
-            self._engine.client.connect(self, fresh=True)
+            self._connecting = self._engine.client.connect(self, fresh=True)
             return
         self._fail(error)
 
@@ -398,6 +305,7 @@ class Exchange:
             self.answer.break_off(error)
             self._finish(self.answer.status)
             return
+        self._drop_connection()
         self._release_engine()
         self._refused = None
         self._tried.append(engine)
@@ -494,11 +402,6 @@ class Exchange:
         tried = [*self._tried, self._engine] if self._engine is not None else self._tried
         return any(model.choose(self._affinity, tried) is not None for model in self._models)
 
-    def late(self) -> None:
-        """The client sends nothing more of its request."""
-        self.keep_alive = False
-        self.refuse(RequestTimeoutError("The request's body did not come in time."))
-
     def pause(self) -> None:
         """The client reads slowly: read no more from the engine."""
         if self._connection is not None:
@@ -510,6 +413,10 @@ class Exchange:
             self._connection.resume()
 
     def _drop_connection(self) -> None:
+        if self._connecting is not None:
+            # It would call back in the midst of another engine's answer.
+            self._connecting.cancel()
+            self._connecting = None
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.drop()
@@ -526,24 +433,9 @@ class Exchange:
         self._drop_connection()
         self._release_engine()
         note(self, status, monotonic())
-        self._body = []
+        self._free_body()
         if tell:
             self.client.on_exchange_complete(self)
-
-    def _guarded(self, step: Callable[[], None]) -> None:
-        """Do a step; whatever goes wrong becomes an answer."""
-        try:
-            step()
-        except GatewayError as error:
-            self.refuse(error)
-        except Exception as error:
-            log_unexpected(self.request_id, error)
-            message = f"The gateway failed. Quote the request id {self.request_id} when reporting this."
-            self.refuse(ServerError(message))
-
-    def _too_large(self) -> BodyTooLargeError:
-        limit = self.traffic.settings.max_body_bytes
-        return BodyTooLargeError(f"The request's body is too large: at most {limit} bytes are accepted.")
 
     def extra_headers(self) -> bytes:
         """Header lines that every answer to this request has."""

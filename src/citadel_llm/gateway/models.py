@@ -16,7 +16,6 @@ from pydantic import BaseModel, Field
 
 from citadel_llm.gateway.auth import authenticate
 from citadel_llm.gateway.call import call_of
-from citadel_llm.gateway.errors import ModelNotFoundError
 from citadel_llm.gateway.paths import Task
 from citadel_llm.gateway.routing import ServedModel
 from citadel_llm.gateway.state import State, state_of
@@ -85,7 +84,10 @@ Gateway = Annotated[Asked, Depends(require_key)]
 @router.get("/models", summary="List the models", response_model=ModelList)
 async def list_models(asked: Gateway) -> ModelList | JSONResponse:
     """The models that the key may use, those too whose engines are down just now."""
-    cards = [_card(model, asked.state) for model in asked.state["engines"].visible_to(asked.key)]
+    engines = asked.state["engines"]
+    cards = [_card(model, asked.state) for model in engines.visible_to(asked.key)]
+    for name, models in engines.aliases_visible_to(asked.key).items():
+        cards.append(_card(models[0], asked.state).model_copy(update={"id": name, "aliases": []}))
     if asked.anthropic:
         return JSONResponse(_anthropic_list(cards))
     return ModelList(data=cards)
@@ -94,12 +96,8 @@ async def list_models(asked: Gateway) -> ModelList | JSONResponse:
 @router.get("/models/{model:path}", summary="Describe one model", response_model=ModelCard)
 async def get_model(model: str, asked: Gateway) -> ModelCard | JSONResponse:
     """One model, by its name or an alias."""
-    found = asked.state["engines"].find(model)
-    if not asked.key.may_use(found.name):
-        # In the same words as for one that does not exist: nobody is to learn what others use.
-        message = f"The model '{model}' does not exist here; GET /v1/models lists those that do."
-        raise ModelNotFoundError(message, param="model")
-    card = _card(found, asked.state)
+    # As a request for it would find it: in the same words for one that the key may not use as for none.
+    card = _card(asked.state["engines"].route(model, asked.key, b"\0")[0], asked.state)
     return JSONResponse(_anthropic_card(card)) if asked.anthropic else card
 
 

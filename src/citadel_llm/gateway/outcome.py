@@ -42,6 +42,7 @@ def note(exchange: "Exchange", status: int, now: float) -> None:
             duration,
             estimated,
             exchange.engine_id,
+            model,
         )
         traffic.ledger.end(exchange.entry, ended)
     if exchange.span is not None and traffic.tracer is not None:

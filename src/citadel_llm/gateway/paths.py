@@ -6,20 +6,13 @@ an engine can be reached.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 Task = Literal["generate", "embed", "score", "transcribe"]
 Dialect = Literal["openai", "anthropic"]
 BodyKind = Literal["json", "multipart"]
 StreamErrors = Literal["data", "event", "anthropic"]
-
-ASK_FOR_USAGE = b',"stream_options":{"include_usage":true}'
-"""Put at the end of a streaming body that asked for no usage: vLLM then tells it in a chunk of its own.
-
-Not by the engine's `--enable-force-include-usage`, which writes it into every chunk instead (vLLM 0.32 and
-0.33, `should_include_usage`): a client that adds chunks up, as LangChain does, would count far too much.
-"""
-
 
 @dataclass(frozen=True)
 class Usage:
@@ -31,8 +24,8 @@ class Usage:
         details: Object beside them that holds `cached`; empty: it stands beside them.
         cached: Field of the tokens found in the engine's cache.
         apart: Fields beside `tokens_in` that it leaves out: all that was read is the sum of them.
-        told: In a stream, where: `last` in a chunk of its own before `[DONE]`, only if asked for (see
-            `ASK_FOR_USAGE`); `event` in the events themselves, always.
+        told: In a stream, where: `last` in a chunk of its own before `[DONE]`, only if asked for
+            (`stream_options`); `event` in the events themselves, always.
     """
 
     tokens_in: str
@@ -95,7 +88,7 @@ class InferencePath:
     streams: bool = False
     stream_errors: StreamErrors = "data"
 
-    @property
+    @cached_property
     def asks_for_usage(self) -> bool:
         """Whether a stream tells its usage only if the request asks for it."""
         return self.streams and self.usage is not None and self.usage.told == "last"

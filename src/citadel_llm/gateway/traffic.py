@@ -60,6 +60,7 @@ class Traffic:
         self.access_log = AccessLog()
         self.tracer = _tracer(settings)
         self.loop = asyncio.get_running_loop()
+        self.body_bytes = 0
         self.exchanges: set[Exchange] = set()
         self.connections: set[GatewayProtocol] = set()
         self._run = secrets.token_hex(8)

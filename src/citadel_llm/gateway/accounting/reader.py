@@ -169,7 +169,7 @@ def _ended(number: int, begun: Begun, ended: Ended) -> UsageRecord:
         begun.began,
         begun.key_id,
         begun.team,
-        begun.model,
+        ended.model or begun.model,
         begun.route,
         ended.engine or begun.engine,
         ended.status,

@@ -42,6 +42,7 @@ class Ended(msgspec.Struct, frozen=True, array_like=True, gc=False):
         duration: Seconds from the arrival to the end.
         estimated: Whether the counts of tokens are the gateway's estimate, not the engine's word.
         engine: The engine that answered, when it is not the one of the begin (the request was sent again).
+        model: Its model, when it is not the one of the begin (a fallback stood in).
     """
 
     status: int
@@ -52,3 +53,4 @@ class Ended(msgspec.Struct, frozen=True, array_like=True, gc=False):
     duration: float
     estimated: bool
     engine: str = ""
+    model: str = ""

@@ -88,6 +88,18 @@ class EngineRegistry:
         """The models that a key may ask for."""
         return [model for model in self._models.values() if key.may_use(model.name)]
 
+    def aliases_visible_to(self, key: KeyRecord) -> dict[str, list[ServedModel]]:
+        """The weighted aliases that a key may ask for, each with its models that the key may use."""
+        visible = {
+            alias.name: [
+                self._models[each.model]
+                for each in alias.models
+                if each.model in self._models and key.may_use(each.model)
+            ]
+            for alias in self._gateway.aliases
+        }
+        return {name: models for name, models in visible.items() if models}
+
     def told_to_peers(self) -> PeerState:
         """What the gateways of other nodes are told."""
         here = (engine for engine in self._engines if not engine.remote)

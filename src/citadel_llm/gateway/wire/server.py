@@ -75,7 +75,8 @@ class GatewayProtocol(HttpToolsProtocol):
         """The client, or this side, has closed the connection."""
         self.traffic.connections.discard(self)
         for each, _ in self.pipeline:
-            each.response_complete = True
+            if isinstance(each, Exchange):
+                each.abandon()
         self.pipeline.clear()
         in_hand, self._in_hand = self._in_hand, None
         self.cycle = None if isinstance(in_hand, Exchange) else in_hand

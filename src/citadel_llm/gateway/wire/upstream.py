@@ -257,21 +257,25 @@ class EngineClient:
         self.headers = b"host: %b\r\n%b" % (address.host, address.headers)
         """Header lines that every request carries."""
 
-    def connect(self, asker: Asker, *, fresh: bool = False) -> None:
+    def connect(self, asker: Asker, *, fresh: bool = False) -> asyncio.Task[None] | None:
         """Call the asker back with a connection: at once with a kept one, else when one is made.
 
         Args:
             asker: Gets `on_connected`, or `on_failed` with an EngineDownError.
             fresh: Use no kept connection.
+
+        Returns:
+            None when the asker has its connection already; else what to cancel to be called back no more.
         """
         while self._idle and not fresh:
             connection = self._idle.pop()
             if connection.usable:
                 asker.on_connected(connection)
-                return
+                return None
         task = self._loop.create_task(self._connect(asker))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
+        return task
 
     async def _connect(self, asker: Asker) -> None:
         address = self._address
