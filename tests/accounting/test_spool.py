@@ -136,6 +136,7 @@ for count in range(10**9):
 """
 
 
+@pytest.mark.lab
 async def test_after_kill_9_every_request_has_its_record(
     tmp_path: Path, database: Database, database_url: str
 ) -> None:

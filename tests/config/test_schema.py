@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from citadel_llm.config import ConfigError, Settings, load
 from citadel_llm.config.gateway import Gateway
@@ -200,6 +201,21 @@ def test_the_password_is_put_into_the_url_for_the_driver_only(
     )
     assert gateway.database_url() == "postgresql://citadel:p%40ss%2Fword@db:5432/citadel"
     assert "p@ss" not in repr(gateway)
+
+
+@pytest.mark.parametrize(
+    ("database", "said"),
+    [
+        ("mysql://u@db/c", "postgresql+psycopg://user@host/name"),
+        ("citadel.db", "must be a URL such as sqlite:///"),
+        ("postgresql://u:hunter2@db/c", "database_password"),
+        ("postgresql://u@db/c?password=hunter2", "database_password"),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_refused_when_settings_are_read(database: str, said: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Gateway(database=database)
+    assert said in caught.value.errors()[0]["msg"]
 
 
 def test_a_secret_has_one_place() -> None:

@@ -412,3 +412,31 @@ def test_ten_thousand_idle_connections(site: Site) -> None:
             clients.wait(timeout=60)
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     _works(site)
+
+
+def test_a_body_that_drips_is_not_waited_for_for_ever(make_site: Any) -> None:
+    """Each gap is short, and still it takes longer than any honest client's."""
+    site = make_site(body_timeout_seconds=1)
+    with socket.create_connection(("127.0.0.1", site.port), timeout=20) as client:
+        head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {site.key}\r\n"
+        client.sendall(f"{head}content-length: 1000\r\n\r\n".encode())
+        client.settimeout(0.2)
+        answer = b""
+        for _ in range(60):
+            client.sendall(b"{")
+            try:
+                answer = client.recv(4096)
+                break
+            except TimeoutError:
+                continue
+        assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_client_may_name_the_host_in_the_path(site: Site) -> None:
+    with socket.create_connection(("127.0.0.1", site.port), timeout=20) as client:
+        head = f"POST http://gateway.example{PATH}?x=1 HTTP/1.1\r\nhost: gateway.example\r\n"
+        body = b'{"model": "chat-model", "messages": []}'
+        client.sendall(
+            f"{head}authorization: Bearer {site.key}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+        )
+        assert client.recv(4096).startswith(b"HTTP/1.1 200 ")

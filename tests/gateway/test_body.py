@@ -114,3 +114,19 @@ def test_the_fields_of_a_form() -> None:
 def test_forms_that_cannot_be_understood(body: bytes, content_type: bytes) -> None:
     with pytest.raises(InvalidRequestError):
         read_form_fields(body, content_type)
+
+
+def test_a_picture_counts_for_itself_and_not_for_its_bytes() -> None:
+    def estimate(*urls: str) -> int:
+        parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+        body = json.dumps({"model": "a", "messages": [{"role": "user", "content": parts}]}).encode()
+        return read_fields(body, 0).prompt_estimate
+
+    text, picture = "x" * 400_000, "data:image/png;base64," + "A" * 400_000
+    assert estimate(text) > 100_000
+    assert 2_000 < estimate(picture) < 3_000
+    assert 4_000 < estimate(picture, picture) < 5_000
+    assert 100_000 < estimate(picture, text) < 103_000
+    assert estimate(picture[:2_000]) < 1_000
+    # Who claims to send many gets no discount for those beyond the first few, nor any time.
+    assert estimate(*[";base64,"] * 50_000) > 100_000

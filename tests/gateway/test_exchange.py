@@ -175,6 +175,36 @@ def test_an_engine_that_hangs_costs_no_request(pair: Site) -> None:
     assert pair.engines[CHAT].seen, "it was asked, and gave no answer"
 
 
+def test_what_a_failed_engine_said_of_its_answer_does_not_bind_the_next(pair: Site) -> None:
+    """The first begins a stream and dies before its first event; the next answers in one piece."""
+    asked = 0
+
+    async def answer(request: web.Request, body: bytes) -> web.StreamResponse:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            return web.json_response({"whole": True})
+        await pair.chat.open_stream(request)
+        return await die(request, body)
+
+    for engine in pair.engines.values():
+        engine.answer = answer
+    answers = [ask(pair, STREAM), ask(pair)]
+    assert [(each.status_code, each.json()) for each in answers] == [(200, {"whole": True})] * 2
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_an_answer_without_a_body_is_none(site: Site, status: int) -> None:
+    async def answer(_request: web.Request, _body: bytes) -> web.StreamResponse:
+        return web.Response(status=status)
+
+    site.chat.answer = answer
+    refused = [ask(site), ask(site, STREAM)]
+    assert [(each.status_code, each.json()["error"]["code"]) for each in refused] == [
+        (400, "model_unsuited")
+    ] * 2
+
+
 def test_an_answer_that_has_begun_is_never_tried_again(pair: Site) -> None:
     async def break_off(request: web.Request, _body: bytes) -> web.StreamResponse:
         response = await pair.chat.stream(request, [pair.chat.chunk("x")], end=False)
@@ -363,4 +393,4 @@ def test_bodies_together_are_bounded(make_site: Any) -> None:
         gate.open.set()
         assert first.result().status_code == 200
     assert ask(site, large).status_code == 200, "what was held is free again"
-    assert site.server.lifespan.state["traffic"].body_bytes == 0
+    wait_until(lambda: site.server.lifespan.state["traffic"].body_bytes == 0)

@@ -183,6 +183,18 @@ def test_without_a_key_there_is_nothing(site: Site, path: str, authorization: st
     assert response.headers["www-authenticate"] == "Bearer"
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/models"])
+@pytest.mark.parametrize("authorization", [{}, {"authorization": "Bearer"}, {"authorization": "Basic eDp4"}])
+def test_a_key_may_come_as_anthropics_clients_send_it(
+    site: Site, path: str, authorization: dict[str, str]
+) -> None:
+    headers = {**authorization, "x-api-key": site.key}
+    body = {"model": CHAT, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 9}
+    asked = None if path == "/v1/models" else body
+    answer = site.http.request("POST" if asked else "GET", path, json=asked, headers=headers)
+    assert answer.status_code == 200, answer.text
+
+
 def test_the_scheme_is_read_in_any_case(site: Site) -> None:
     assert site.http.get("/v1/models", headers={"authorization": f"bearer {site.key}"}).status_code == 200
 

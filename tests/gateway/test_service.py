@@ -131,6 +131,7 @@ def test_a_stop_finishes_the_answers_that_have_begun(gateway: Process) -> None:
     assert "Traceback" not in gateway.log.read_text()
 
 
+@pytest.mark.lab
 @pytest.mark.parametrize(
     ("gateway", "signals"), [(1, 1), (30, 2)], ids=["time is over", "asked twice"], indirect=["gateway"]
 )
@@ -155,6 +156,7 @@ def test_a_stop_does_not_wait_for_ever(gateway: Process, signals: int) -> None:
     assert "Traceback" not in gateway.log.read_text()
 
 
+@pytest.mark.lab
 def test_a_stop_tells_those_whose_answer_has_not_begun(gateway: Process) -> None:
     async def think(_request: web.Request, _body: bytes) -> web.StreamResponse:
         await asyncio.sleep(60)
@@ -181,6 +183,7 @@ def test_a_stop_tells_those_whose_answer_has_not_begun(gateway: Process) -> None
     assert answers[0].json()["error"]["code"] == "gateway_stopping"
 
 
+@pytest.mark.lab
 def test_the_socket_can_come_from_systemd(gateway: Process) -> None:
     port = gateway.http.base_url.port
     with socket.create_server(("127.0.0.1", port)) as listener:
@@ -197,6 +200,7 @@ def test_the_socket_can_come_from_systemd(gateway: Process) -> None:
         connection.close()
 
 
+@pytest.mark.lab
 def test_a_port_that_is_taken_is_a_clear_failure(gateway: Process) -> None:
     port = gateway.http.base_url.port
     with socket.create_server(("127.0.0.1", port)):
@@ -207,6 +211,7 @@ def test_a_port_that_is_taken_is_a_clear_failure(gateway: Process) -> None:
     assert "Traceback" not in log
 
 
+@pytest.mark.lab
 def test_it_starts_without_database_and_engines(tmp_path: Path, loop_thread: LoopThread) -> None:
     gateway = Process(tmp_path, loop_thread, _free_port())
     (tmp_path / "citadel.db").unlink()

@@ -67,6 +67,9 @@ def test_an_admin_sees_everybodys(used: Site) -> None:
     assert (answer["total"]["requests"], answer["total"]["first_byte"]) == (2, 0.5)
     assert get(used, "/v1/admin/usage", key, until="2020-01-31")[1]["data"] == []
     assert get(used, "/v1/admin/usage", key, since="2020-01-31", until="2020-01-01")[0] == 400
+    for field in ("key", "team", "model"):
+        status, answer = get(used, "/v1/admin/usage", key, **{field: "a\0b"})
+        assert (status, answer["error"]["param"]) == (400, field), "PostgreSQL takes no such text"
     used.keys.revoke(record.id)
 
 

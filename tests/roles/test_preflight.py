@@ -211,6 +211,15 @@ CASES = {
         ["postgresql_url holds a password", "set postgresql_password"],
         "Stop unless the URL of the external database is one",
     ),
+    "a store where the host is not": Case(
+        {
+            "valkey_state": "present",
+            "valkey_host": "a-store-where-the-host-is-not",
+            "valkey_address": "192.0.2.200",
+        },
+        ["has no address 192.0.2.200", "Set valkey_address", "valkey_listen_addresses"],
+        "Stop when the store cannot listen where it should",
+    ),
     "settings of the gateway that there are not": Case(
         {"config_gateway": {"limits": {"requests_per_minut": 5}, "accounting": {"keep_days": 0}}},
         [

@@ -114,3 +114,7 @@ def test_a_change_of_the_database_is_told(deployed, wanted, said):
 
 def test_the_default_database_is_the_schemas():
     assert config.Gateway().database == site.DEFAULT_DATABASE
+
+
+def test_addresses_that_the_host_does_not_have():
+    assert site.not_there(["10.0.0.1", "10.0.0.2", "::", "*", "name"], ["10.0.0.1"]) == ["10.0.0.2"]

@@ -25,6 +25,7 @@ def test_a_password_is_made_once_and_the_server_gets_its_hash():
 
 def test_a_password_that_is_given_replaces_the_one_that_was_made():
     assert account.plan("given", "made\n", "gw", "on")[0] == "given\n"
+    assert account.plan("given\n", None, "gw", "on") == account.plan("given", None, "gw", "on")
 
 
 def test_a_file_that_is_as_it_shall_be_is_left(tmp_path):

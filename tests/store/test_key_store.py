@@ -152,7 +152,8 @@ def test_bad_owners_are_refused(store: KeyStore, owner: str) -> None:
         ("sqlite:////nonexistent/folder/citadel.db", "No such file or directory"),
         ("sqlite:////proc/citadel.db", "cannot be made"),
         ("user:marked@nowhere", "expected sqlite"),
-        ("nosuch://user:marked@nowhere/x", "driver is not installed"),
+        ("mysql://user:marked@nowhere/x", "expected sqlite:////path/file, or postgresql"),
+        ("postgresql://user:marked@nowhere:port/x", "none that can be used"),
     ],
 )
 def test_what_cannot_be_opened_says_why(url: str, message: str) -> None:

@@ -49,6 +49,21 @@ def live_hashes(database: Path) -> set[str]:
     return hashes
 
 
+def test_what_is_done_is_told_in_json(database: Path, tmp_path: Path) -> None:
+    made = json.loads(run("create", "--name", "laptop", "--json").stdout)
+    assert live_hashes(database) == {hash_key(made["key"])}
+    key_id = made["id"]
+    assert json.loads(run("create", "--name", "laptop", "--if-absent", "--json").stdout)["id"] == key_id
+    changed = json.loads(run("change", key_id, "--team", "physics", "--json").stdout)
+    assert (changed["id"], changed["team"]) == (key_id, "physics")
+    kept = run("rotate", key_id, "--write-to", tmp_path / "new.key", "--json").stdout
+    assert json.loads(kept)["id"] == key_id
+    assert not KEY.search(kept), "it is in the file"
+    rotated = json.loads(run("rotate", key_id, "--json").stdout)
+    assert live_hashes(database) == {hash_key(rotated["key"])}
+    assert json.loads(run("revoke", key_id, "--json").stdout)["state"] == "revoked"
+
+
 def test_create_shows_the_key_once(database: Path) -> None:
     result = run("create", "--name", "laptop", "--owner", "ada")
     assert result.exit_code == 0

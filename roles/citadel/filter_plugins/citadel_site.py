@@ -87,6 +87,20 @@ def _is_network(value: str) -> bool:
     return True
 
 
+def not_there(addresses: Iterable[str], own: Iterable[str]) -> list[str]:
+    """Return those of the addresses to listen on that the host does not have; names are its own affair."""
+    here = {*own, "127.0.0.1", "::1", "0.0.0.0", "::"}  # noqa: S104 - addresses to compare with
+    return [address for address in addresses if address not in here and _is_address(address)]
+
+
+def _is_address(value: str) -> bool:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        return False
+    return True
+
+
 def local_database(database: str, user: str, port: int) -> str:
     """Return the URL of a database on the same host, by its unix socket: who asks is known to the kernel."""
     query = {"host": _SOCKETS} | ({"port": port} if int(port) != POSTGRESQL_PORT else {})
@@ -146,6 +160,7 @@ class FilterModule:
             "citadel_others": others,
             "citadel_address_of": address_of,
             "citadel_not_addresses": not_addresses,
+            "citadel_not_there": not_there,
             "citadel_local_database": local_database,
             "citadel_remote_database": remote_database,
             "citadel_external_database": external_database,

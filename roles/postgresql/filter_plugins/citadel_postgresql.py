@@ -61,20 +61,6 @@ def access_rules(sources: Iterable[str], database: str, user: str) -> str:
     return "\n".join([*lines, ""])
 
 
-def not_there(addresses: Iterable[str], own: Iterable[str]) -> list[str]:
-    """Return those of the addresses to listen on that the host does not have; names are its own affair."""
-    here = {*own, "127.0.0.1", "::1", "0.0.0.0", "::"}  # noqa: S104 - addresses to compare with
-    return [address for address in addresses if address not in here and _is_address(address)]
-
-
-def _is_address(value: str) -> bool:
-    try:
-        ipaddress.ip_address(value)
-    except ValueError:
-        return False
-    return True
-
-
 def _rule(kind: str, database: str, user: str, address: str, method: str) -> str:
     return f"{kind:<8} {database:<12} {user:<20} {address:<24} {method}"
 
@@ -108,7 +94,7 @@ def url_faults(url: str) -> str:
         port_is_one = parts.port != 0
     except ValueError:
         return f"is no URL: write one {example}"
-    if parts.password is not None:
+    if parts.password is not None or "password" in dict(parse_qsl(parts.query)):
         return "holds a password: take it out, and set postgresql_password, from a vault"
     if parts.scheme.partition("+")[0] not in ("postgresql", "postgres"):
         return f"is {url!r}: write one {example}"
@@ -145,7 +131,6 @@ class FilterModule:
             "citadel_postgresql_version": version,
             "citadel_postgresql_configuration": configuration,
             "citadel_postgresql_access_rules": access_rules,
-            "citadel_postgresql_not_there": not_there,
             "citadel_postgresql_url_faults": url_faults,
             "citadel_postgresql_target": target,
         }

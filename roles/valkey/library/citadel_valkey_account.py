@@ -89,7 +89,8 @@ def plan(password: str, kept: str | None, name: str, rules: str) -> tuple[str, s
     Returns:
         The texts of the password's file and of the ACL file.
     """
-    chosen = password or (kept or "").strip() or secrets.token_urlsafe(SECRET_BYTES)
+    # A password from a vault often ends in a new line; whoever reads the file takes it for none of its own.
+    chosen = password.strip() or (kept or "").strip() or secrets.token_urlsafe(SECRET_BYTES)
     digest = hashlib.sha256(chosen.encode()).hexdigest()
     return f"{chosen}\n", f"user default off resetpass resetkeys -@all\nuser {name} {rules} #{digest}\n"
 

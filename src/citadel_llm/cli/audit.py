@@ -1,21 +1,15 @@
-"""`citadel audit`: who made, changed, rotated and revoked keys, and who tried to."""
+"""`citadel audit`: who made, changed, rotated and revoked keys, and who tried to.
+
+Exit codes: 0 done, 2 wrong usage or configuration, 4 the database is not ours to use.
+"""
 
 from typing import Annotated, Any
 
 import typer
 
-from citadel_llm.cli.common import (
-    EXIT_NOT_PERMITTED,
-    JsonOption,
-    colour,
-    examples,
-    fail,
-    load_settings,
-    print_json,
-    table,
-)
-from citadel_llm.cli.keys import as_the_gateway
-from citadel_llm.store import AuditEntry, AuditLog, Database, StoreUnavailableError
+from citadel_llm.cli.common import JsonOption, colour, examples, print_json, table
+from citadel_llm.cli.stored import configured_database
+from citadel_llm.store import AuditEntry, AuditLog
 
 app = typer.Typer()
 
@@ -36,17 +30,8 @@ def audit(
     as_json: JsonOption = False,
 ) -> None:
     """Show the audit log of the keys, the newest entries first: who did what, when, and from where."""
-    settings = load_settings()
-    try:
-        database = Database(settings.gateway.database_url())
-    except OSError as error:
-        fail(f"the database's password cannot be read: {error}\n{as_the_gateway()}", EXIT_NOT_PERMITTED)
-    try:
+    with configured_database() as (database, _):
         entries = AuditLog(database).list(limit=limit, actor=actor, target=key)
-    except StoreUnavailableError as error:
-        fail(f"{error}\n{as_the_gateway()}", EXIT_NOT_PERMITTED)
-    finally:
-        database.close()
     if as_json:
         print_json([entry.as_json() for entry in entries])
     elif entries:

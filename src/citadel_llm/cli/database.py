@@ -17,7 +17,6 @@ from citadel_llm.cli.common import (
     load_settings,
     print_json,
 )
-from citadel_llm.cli.keys import as_the_gateway
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -55,7 +54,8 @@ def copy(
 
     Give one of --from and --to; the other is the database that the gateway is configured to use.
     """
-    from citadel_llm.store import Database, StoreError, StoreUnavailableError  # noqa: PLC0415 - slow to load
+    from citadel_llm.cli.stored import as_the_gateway  # noqa: PLC0415 - loads the store, which takes a while
+    from citadel_llm.store import Database, StoreError, StoreUnavailableError  # noqa: PLC0415
     from citadel_llm.store.copy import copy_all  # noqa: PLC0415
 
     given = source or target

@@ -5,9 +5,7 @@ A key is shown once, when it is made: on the terminal, or in a file that only it
 4 the database is not ours to use.
 """
 
-import shlex
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -17,26 +15,18 @@ import typer
 from citadel_llm.cli import keys_values as values
 from citadel_llm.cli.common import (
     EXIT_FAILED,
-    EXIT_NOT_PERMITTED,
     EXIT_USAGE,
     JsonOption,
     examples,
     fail,
-    load_settings,
     print_json,
 )
 from citadel_llm.cli.journal import write_to_journal
 from citadel_llm.cli.keys_file import EXIT_EXISTS, into_new_file
 from citadel_llm.cli.keys_view import as_json, details_of, list_of, moment
+from citadel_llm.cli.stored import configured_database
 from citadel_llm.config import Settings
-from citadel_llm.store import (
-    InvalidFieldError,
-    KeyRecord,
-    KeyStore,
-    NameTakenError,
-    StoreError,
-    StoreUnavailableError,
-)
+from citadel_llm.store import InvalidFieldError, KeyRecord, KeyStore, NameTakenError, RefusedError
 from citadel_llm.store.record import ANY_MODEL, LIMITS
 
 app = typer.Typer(
@@ -106,6 +96,7 @@ def create(
         bool, typer.Option("--if-absent", help="Change nothing when a live key has this name.")
     ] = False,
     write_to: WriteTo = None,
+    as_json_: JsonOption = False,
 ) -> None:
     """Make a key and show it, once."""
     given = dict(locals())
@@ -119,18 +110,17 @@ def create(
                 typer.echo(
                     f"{write_to} is not there; to make the key anew, revoke {known.id} first", err=True
                 )
+            if as_json_:
+                print_json(as_json(known))
             return
-        if write_to is None:
-            record, plaintext = store.create(name, **cast("Any", fields))
-            typer.echo(plaintext)
-        else:
 
-            def undo(record: KeyRecord) -> str:
-                store.revoke(record.id)
-                return "no key was made"
+        def undo(record: KeyRecord) -> str:
+            store.revoke(record.id)
+            return "no key was made"
 
-            record = into_new_file(write_to, lambda: store.create(name, **cast("Any", fields)), undo)
-        _say_where(record, write_to)
+        _hand_out(
+            lambda: store.create(name, **cast("Any", fields)), undo, write_to=write_to, in_json=as_json_
+        )
 
 
 @app.command("list", epilog=examples("citadel keys list", "citadel keys list --json | jq -r '.[].id'"))
@@ -175,6 +165,7 @@ def change(
     tokens_per_day: TokensPerDay = None,
     tokens_per_month: TokensPerMonth = None,
     priority: Priority = None,
+    as_json_: JsonOption = False,
 ) -> None:
     """Change what a key may do. What is not given stays; gateways follow within seconds."""
     given = dict(locals())
@@ -186,7 +177,10 @@ def change(
         if fields.get("models") == ():
             _refuse_no_models(fields, store.get(key_id).scope)
         record = store.change(key_id, **cast("Any", fields))
-    typer.echo(details_of(record))
+    if as_json_:
+        print_json(as_json(record))
+    else:
+        typer.echo(details_of(record))
 
 
 @app.command(
@@ -201,49 +195,66 @@ def rotate(
         str, typer.Option(help="For how long the key of now goes on working: 0, 30m, 24h, 7d (at most 30d).")
     ] = "0",
     write_to: WriteTo = None,
+    as_json_: JsonOption = False,
 ) -> None:
     """Give a key a new secret, shown once; all else stays. Without --grace the old one ends at once."""
     with _store() as (store, _):
         lasting = values.duration("grace", grace)
-        if write_to is None:
-            record, plaintext = store.rotate(key_id, lasting)
-            typer.echo(plaintext)
-        else:
-            again = "the key was replaced and the new one is lost: rotate it again"
-            record = into_new_file(write_to, lambda: store.rotate(key_id, lasting), lambda _: again)
-        _say_where(record, write_to)
+        again = "the key was replaced and the new one is lost: rotate it again"
+        record = _hand_out(
+            lambda: store.rotate(key_id, lasting), lambda _: again, write_to=write_to, in_json=as_json_
+        )
         ends = moment(record.previous_expires_at)
         typer.echo(f"the key that it replaces {'works until ' + ends if ends else 'has ended'}", err=True)
 
 
 @app.command(epilog=examples("citadel keys revoke 5d1c9a0b7e42"))
-def revoke(key_id: Id) -> None:
+def revoke(key_id: Id, as_json_: JsonOption = False) -> None:
     """Revoke a key for good. Every gateway refuses it within seconds."""
     with _store() as (store, _):
         record = store.revoke(key_id)
-    typer.echo(f"key {record.name!r} (id {record.id}) is revoked")
+    if as_json_:
+        print_json(as_json(record))
+    else:
+        typer.echo(f"key {record.name!r} (id {record.id}) is revoked")
 
 
 @contextmanager
 def _store() -> Iterator[tuple[KeyStore, Settings]]:
     """The store that the settings name; whatever it raises becomes a message and an exit code."""
-    settings = load_settings()
-    try:
-        store = KeyStore(settings.gateway.database_url(), on_act=write_to_journal)
-    except OSError as error:
-        fail(f"the database's password cannot be read: {error}\n{as_the_gateway()}", EXIT_NOT_PERMITTED)
-    try:
-        yield store, settings
-    except InvalidFieldError as error:
-        fail(f"{_OPTIONS.get(error.field, error.field)} {error.requirement}", EXIT_USAGE)
-    except NameTakenError as error:
-        fail(str(error), EXIT_EXISTS)
-    except StoreUnavailableError as error:
-        fail(f"{error}\n{as_the_gateway()}", EXIT_NOT_PERMITTED)
-    except StoreError as error:
-        fail(str(error), EXIT_FAILED)
-    finally:
-        store.close()
+    with configured_database() as (database, settings):
+        try:
+            yield KeyStore(database, on_act=write_to_journal), settings
+        except InvalidFieldError as error:
+            fail(f"{_OPTIONS.get(error.field, error.field)} {error.requirement}", EXIT_USAGE)
+        except NameTakenError as error:
+            fail(str(error), EXIT_EXISTS)
+        except RefusedError as error:
+            fail(str(error), EXIT_FAILED)
+
+
+def _hand_out(
+    make: Callable[[], tuple[KeyRecord, str]],
+    undo: Callable[[KeyRecord], str],
+    *,
+    write_to: Path | None,
+    in_json: bool,
+) -> KeyRecord:
+    """Make a key and show it, this once, or write it to a new file (`into_new_file`)."""
+    if write_to is None:
+        record, plaintext = make()
+        if in_json:
+            print_json({**as_json(record), "key": plaintext})
+        else:
+            typer.echo(plaintext)
+        where = ", shown above this once: keep it"
+    else:
+        record = into_new_file(write_to, make, undo)
+        if in_json:
+            print_json(as_json(record))
+        where = f" in {write_to}"
+    typer.echo(f"key {record.name!r} (id {record.id}){where}", err=True)
+    return record
 
 
 # What a field is called on the command line.
@@ -253,12 +264,6 @@ _OPTIONS = {
     **{name: f"--{name}" for name in ("name", "owner", "team", "priority", "scope", "grace")},
     **{name: f"--{name.replace('_', '-')}" for name in LIMITS},
 }
-
-
-def as_the_gateway() -> str:
-    """How to run the present command as the user to whom the keys belong."""
-    command = shlex.join(["citadel", *sys.argv[1:]])
-    return f"The keys belong to the gateway's user. Try: sudo -u citadel-gateway {command}"
 
 
 def _fields(given: dict[str, Any]) -> dict[str, Any]:
@@ -284,8 +289,3 @@ def _say_unknown_models(settings: Settings, fields: dict[str, Any]) -> None:
     for name in fields.get("models", ()):
         if name not in known:
             typer.echo(f"note: this host's configuration has no model {name!r}", err=True)
-
-
-def _say_where(record: KeyRecord, path: Path | None) -> None:
-    where = f" in {path}" if path else ", shown above this once: keep it"
-    typer.echo(f"key {record.name!r} (id {record.id}){where}", err=True)

@@ -17,19 +17,16 @@ import typer
 
 from citadel_llm.cli.common import (
     EXIT_FAILED,
-    EXIT_NOT_PERMITTED,
     EXIT_USAGE,
     JsonOption,
     colour,
     examples,
     fail,
-    load_settings,
     print_json,
     table,
 )
-from citadel_llm.cli.keys import as_the_gateway
+from citadel_llm.cli.stored import configured_database
 from citadel_llm.cli.usage_plot import bar, plot
-from citadel_llm.store import Database, StoreUnavailableError
 from citadel_llm.store.usage import GROUPS, Group, UsageFilter, UsageStore, UsageSum, total
 
 app = typer.Typer()
@@ -134,18 +131,9 @@ def _day(option: str, text: str) -> date:
 def _read(
     only: UsageFilter, groups: tuple[Group, ...], drawn: tuple[Group, ...] | None
 ) -> tuple[list[UsageSum], list[UsageSum]]:
-    settings = load_settings()
-    try:
-        database = Database(settings.gateway.database_url())
-    except OSError as error:
-        fail(f"the database's password cannot be read: {error}\n{as_the_gateway()}", EXIT_NOT_PERMITTED)
-    try:
+    with configured_database() as (database, _):
         store = UsageStore(database)
         return store.sums(groups, only), store.sums(drawn, only) if drawn else []
-    except StoreUnavailableError as error:
-        fail(f"{error}\n{as_the_gateway()}", EXIT_NOT_PERMITTED)
-    finally:
-        database.close()
 
 
 def _write(path: Path, picture: str) -> None:

@@ -3,13 +3,16 @@
 import ipaddress
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from citadel_llm.config.parts import ModelName, Network, Part, Port, Seconds, SecretReference
 
 _Count = Annotated[int, Field(ge=1)]
+
+# Schemes of the databases that there are drivers for.
+_DATABASES = {"sqlite", "postgresql", "postgresql+psycopg"}
 
 
 class Limits(Part):
@@ -222,9 +225,11 @@ class Gateway(Part):
     @field_validator("database")
     @classmethod
     def _holds_no_password(cls, value: str) -> str:
-        if "://" not in value:
-            raise ValueError("must be a URL such as sqlite:////var/lib/citadel/gateway/citadel.db")
-        if urlsplit(value).password is not None:
+        parts = urlsplit(value)
+        if "://" not in value or parts.scheme not in _DATABASES:
+            example = "sqlite:////var/lib/citadel/gateway/citadel.db or postgresql+psycopg://user@host/name"
+            raise ValueError(f"must be a URL such as {example}")
+        if parts.password is not None or "password" in parse_qs(parts.query):
             raise ValueError("must hold no password: take it out of the URL and name it in database_password")
         return value
 

@@ -98,6 +98,8 @@ class Answer:
     def on_head(self, status: int, headers: list[Header], *, strip_usage: bool) -> None:
         """The engine's head has come. It is written with the first byte: before it, no answer has begun."""
         self.status = status
+        # An engine that failed may have said more than this one does.
+        self._events, self._chunked = None, False
         length = kind = b""
         for name, value in headers:
             if name == b"content-type":

@@ -125,9 +125,8 @@ class Arrival(ABC):
             InvalidKeyError: None was.
         """
         scheme, _, credentials = self.headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() != b"bearer":
-            credentials = self.headers.get(b"x-api-key", b"") if self.path.dialect == "anthropic" else b""
-        credentials = credentials.strip()
+        credentials = credentials.strip() if scheme.lower() == b"bearer" else b""
+        credentials = credentials or self.headers.get(b"x-api-key", b"").strip()
         if not credentials:
             raise InvalidKeyError("No API key was sent. Send it in the header 'Authorization: Bearer ck-…'.")
         return credentials.decode("latin-1")

@@ -18,6 +18,14 @@ from citadel_llm.gateway.errors import InvalidRequestError
 # Bytes of a prompt for each of its tokens, roughly: English is at 4, code and other languages below.
 _BYTES_A_TOKEN = 4
 
+# A file within a body (a `data:` URL), and about how many tokens the engine makes of one at most. Where a
+# client only claims that there is one, the engine's own count corrects it at the end.
+_FILE = b";base64,"
+_FILE_TOKENS = 2048
+_MOST_FILES = 64
+# Shorter bodies are not looked through.
+_LONG = 1 << 14
+
 _NOTHING = msgspec.Raw()
 
 
@@ -85,7 +93,7 @@ def read_fields(body: bytes, prefix_bytes: int) -> Fields:
         type(options) is dict and _is_true(options.get("include_usage")),
         b"" if group == b"null" else group,
         _beginning(content, prefix_bytes),
-        len(body) // _BYTES_A_TOKEN,
+        _estimate(body),
     )
 
 
@@ -99,6 +107,20 @@ def _is_true(value: object) -> bool:
     if isinstance(value, str):
         return value.lower() in _TRUE
     return isinstance(value, int | float) and value == 1
+
+
+def _estimate(body: bytes) -> int:
+    """Roughly how many tokens the prompt has; a picture or a sound counts for itself, not for its bytes."""
+    size = len(body)
+    if size > _LONG:
+        end = 0
+        for _ in range(_MOST_FILES):
+            begin = body.find(_FILE, end)
+            end = body.find(b'"', begin) if begin >= 0 else -1
+            if end < 0:
+                break
+            size -= max(end - begin - _FILE_TOKENS * _BYTES_A_TOKEN, 0)
+    return size // _BYTES_A_TOKEN
 
 
 def _beginning(content: _Body, length: int) -> bytes:

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from citadel_llm.store import KeyRecord
 
 _ERRORS_FROM = 400
+# No answer to any question here; passed on, it would need a head of its own kind.
+_WITHOUT_BODY = (204, 304)
 _SERVER_ERRORS_FROM = 500
 _TOO_MANY = 429
 # An engine's own error that is longer than this is not read to its end.
@@ -243,7 +245,7 @@ class Exchange(Arrival):
     def on_head(self, status: int, headers: list[Header]) -> None:
         """From the engine: the head of its answer."""
         self.heard = monotonic()
-        if status >= _ERRORS_FROM:
+        if status >= _ERRORS_FROM or status in _WITHOUT_BODY:
             self._refused = (status, headers, bytearray())
             return
         fields, key = self.fields, self.key
@@ -294,8 +296,18 @@ class Exchange(Arrival):
             return
         self._fail(error)
 
-    def _fail(self, error: EngineError) -> None:
-        """The engine failed this request: try elsewhere if the answer has not begun, else tell the client."""
+    def _may_try_again(self) -> bool:
+        """Whether one more engine may be asked; what may be, is counted."""
+        traffic = self.traffic
+        return self.attempts < traffic.settings.routing.attempts and traffic.engines.may_retry()
+
+    def _fail(self, error: EngineError, *, moved: bool = False) -> None:
+        """The engine failed this request: try elsewhere if the answer has not begun, else tell the client.
+
+        Args:
+            error: How.
+            moved: That it may be tried elsewhere has been settled already.
+        """
         engine, fields = self._engine, self.fields
         assert engine is not None and fields is not None  # noqa: S101, PT018 - it was given the request
         self.error = str(shape_of(error).code)
@@ -310,11 +322,7 @@ class Exchange(Arrival):
         self._refused = None
         self._tried.append(engine)
         self._last_failure = error
-        if (
-            not isinstance(error, EngineTimeoutError)
-            and self.attempts < self.traffic.settings.routing.attempts
-            and self.traffic.engines.may_retry()
-        ):
+        if moved or (not isinstance(error, EngineTimeoutError) and self._may_try_again()):
             self.error = ""
             self._guarded(self._dispatch)
         else:
@@ -393,9 +401,10 @@ class Exchange(Arrival):
             self._drop_connection()
             message = f"The engine of the model '{self.model}' sent nothing for too long; it was given up."
             self._fail(EngineTimeoutError(message))
-        elif engine.hangs and not self.answer.begun and self._others():
+        elif engine.hangs and not self.answer.begun and self._others() and self._may_try_again():
             self._drop_connection()
-            self._fail(EngineFailedError(f"The engine of the model '{self.model}' hangs; try again."))
+            error = EngineFailedError(f"The engine of the model '{self.model}' hangs; try again.")
+            self._fail(error, moved=True)
 
     def _others(self) -> bool:
         """Whether another engine could answer."""
@@ -409,6 +418,8 @@ class Exchange(Arrival):
 
     def resume(self) -> None:
         """The client has caught up."""
+        # While it had not, the engine could not be heard.
+        self.heard = monotonic()
         if self._connection is not None:
             self._connection.resume()
 

@@ -14,6 +14,7 @@ Dialect = Literal["openai", "anthropic"]
 BodyKind = Literal["json", "multipart"]
 StreamErrors = Literal["data", "event", "anthropic"]
 
+
 @dataclass(frozen=True)
 class Usage:
     """Where an answer tells how many tokens it took.

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import gc
 import ipaddress
+import logging
 import os
 import socket
 import sys
@@ -120,6 +121,8 @@ class Server(uvicorn.Server):
 
 def server_config(settings: config.Settings) -> uvicorn.Config:
     """How uvicorn serves the gateway."""
+    # It warns of every connection that speaks no HTTP, which anybody can open as many of as he likes.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     tls = settings.gateway.tls
     return uvicorn.Config(
         create_app(settings),

@@ -20,8 +20,15 @@ _DEFAULT_DAYS = 30
 
 _log = structlog.get_logger("citadel.gateway.usage")
 
+# Without the one character that PostgreSQL takes in no text.
+TEXT_PATTERN = r"^[^\x00]*$"
+
 Since = Annotated[date | None, Query(description="First day (UTC); 30 days back when absent.")]
 Until = Annotated[date | None, Query(description="Last day (UTC), itself included; today when absent.")]
+OfModel = Annotated[
+    str | None,
+    Query(description="Only this model, by its own name.", max_length=256, pattern=TEXT_PATTERN),
+]
 
 
 class Usage(BaseModel):
@@ -72,7 +79,7 @@ async def own_usage(
     ] = None,
     since: Since = None,
     until: Until = None,
-    model: Annotated[str | None, Query(description="Only this model, by its own name.")] = None,
+    model: OfModel = None,
 ) -> UsageList:
     """What the key that asks has used; the last seconds may be missing."""
     only = UsageFilter(*days_of(since, until), key_id=asked.key.id, model=model)

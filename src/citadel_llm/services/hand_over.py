@@ -220,11 +220,16 @@ class HandOverPoint:
             if await loop.sock_recv(channel, _LONGEST_MESSAGE) != _READY:
                 return False
         self._introduce(pid)
-        async with asyncio.timeout(_PATIENCE_SECONDS):
-            await loop.sock_sendall(channel, _YOURS)
-            if await loop.sock_recv(channel, _LONGEST_MESSAGE) == _TAKEN:
-                return True
-        return False
+        taken = False
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                await loop.sock_sendall(channel, _YOURS)
+                taken = await loop.sock_recv(channel, _LONGEST_MESSAGE) == _TAKEN
+        finally:
+            if not taken:
+                # Or systemd would take the end of a successor that failed for the service's.
+                self._introduce(os.getpid())
+        return taken
 
 
 def _peer(channel: socket.socket) -> tuple[int, int]:

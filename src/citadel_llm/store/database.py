@@ -10,8 +10,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
 
 from citadel_llm.store.errors import StoreUnavailableError
 
@@ -28,6 +28,13 @@ _KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count
 _MIGRATION_LOCK = 0x6369746164656C
 
 _WRITES = "citadel_writes"
+
+# What a URL may begin with, and the driver that it gets.
+_DRIVERS = {
+    "sqlite": "sqlite",
+    "postgresql": "postgresql+psycopg",
+    "postgresql+psycopg": "postgresql+psycopg",
+}
 
 
 class Database:
@@ -91,25 +98,14 @@ def open_database(url: str) -> Engine:
     """An engine for the URL. A SQLite file that is missing is made, readable by its owner alone.
 
     Raises:
-        StoreUnavailableError: The URL is not one, its driver is not installed, or the file cannot be made.
+        StoreUnavailableError: The URL is not one, or not of such a database; or the file cannot be made.
     """
-    try:
-        parsed = make_url(url)
-        kind = parsed.get_backend_name()
-        if kind == "postgresql":
-            return create_engine(parsed, pool_pre_ping=True, connect_args=_postgresql_arguments(parsed.query))
-        if kind != "sqlite":
-            return create_engine(parsed, pool_pre_ping=True)
-        if parsed.database and parsed.database != ":memory:":
-            _create_private_file(Path(parsed.database))
-        engine = create_engine(parsed, connect_args={"timeout": _BUSY_SECONDS})
-    except (ModuleNotFoundError, NoSuchModuleError) as error:
-        raise StoreUnavailableError(f"the database's driver is not installed ({error})") from None
-    except ArgumentError:
-        # The URL may hold a password: name no part of it.
-        raise StoreUnavailableError(
-            "the database's URL cannot be understood: expected sqlite:////path/file"
-        ) from None
+    parsed = _parsed(url)
+    if parsed.get_backend_name() == "postgresql":
+        return create_engine(parsed, pool_pre_ping=True, connect_args=_postgresql_arguments(parsed.query))
+    if parsed.database and parsed.database != ":memory:":
+        _create_private_file(Path(parsed.database))
+    engine = create_engine(parsed, connect_args={"timeout": _BUSY_SECONDS})
     event.listen(engine, "connect", _set_up_sqlite)
     event.listen(engine, "begin", _begin_in_sqlite)
     return engine
@@ -134,6 +130,18 @@ def migrate(engine: Engine) -> None:
         # Another process may have done it while this one waited.
         if (revision_of(connection) or "") < wanted:
             upgrade(connection)
+
+
+def _parsed(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+        return parsed.set(drivername=_DRIVERS[parsed.drivername])
+    except (ArgumentError, KeyError, ValueError):
+        # The URL may hold a password: name no part of it.
+        expected = "sqlite:////path/file, or postgresql+psycopg://user@host/name"
+        raise StoreUnavailableError(
+            f"the database's URL is none that can be used: expected {expected}"
+        ) from None
 
 
 def _writer(engine: Engine) -> Engine:

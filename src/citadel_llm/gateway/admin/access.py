@@ -1,6 +1,6 @@
 """What the admin API's routes share: who may call them, and how their errors look.
 
-The routes are plain functions, which FastAPI runs in threads: the store blocks.
+The store blocks: the routes ask it in threads.
 """
 
 import json

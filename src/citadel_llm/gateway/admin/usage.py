@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Query
 
 from citadel_llm.gateway.admin.access import AdminAccess, admin_router
-from citadel_llm.gateway.usage import Since, Until, UsageList, days_of, read_usage
+from citadel_llm.gateway.usage import TEXT_PATTERN, OfModel, Since, Until, UsageList, days_of, read_usage
 from citadel_llm.store.usage import Group, UsageFilter
 
 router = admin_router("/usage")
@@ -21,11 +21,14 @@ async def list_usage(
     ] = None,
     since: Since = None,
     until: Until = None,
-    key: Annotated[str | None, Query(description="Only this key: its id or its name.", max_length=64)] = None,
-    team: Annotated[str | None, Query(description="Only this team.", max_length=64)] = None,
-    model: Annotated[
-        str | None, Query(description="Only this model, by its own name.", max_length=256)
+    key: Annotated[
+        str | None,
+        Query(description="Only this key: its id or its name.", max_length=64, pattern=TEXT_PATTERN),
     ] = None,
+    team: Annotated[
+        str | None, Query(description="Only this team.", max_length=64, pattern=TEXT_PATTERN)
+    ] = None,
+    model: OfModel = None,
 ) -> UsageList:
     """Requests and tokens by key, team, model and day; the last seconds may be missing."""
     only = UsageFilter(*days_of(since, until), key=key, team=team, model=model)

@@ -8,7 +8,6 @@ from functools import partial
 from hashlib import blake2b
 
 from citadel_llm.config import Model, Settings
-from citadel_llm.gateway.errors import EngineError
 from citadel_llm.gateway.metrics import GatewayMetrics
 from citadel_llm.gateway.routing.engine import Engine, seed_of
 from citadel_llm.gateway.routing.metrics import RoutingMetrics
@@ -137,10 +136,6 @@ class EngineRegistry:
             clients = [engine.client for engine in self._engines]
             for client in (*clients, *(watch.client for watch in self._peer_watches)):
                 await client.close()
-
-    def note_failure(self, engine: Engine, error: EngineError) -> None:
-        """Take note of a request that failed; see `Engine.failed`."""
-        engine.failed(error)
 
     def _add_local(self, settings: Settings) -> None:
         options = self._gateway

@@ -35,6 +35,9 @@ _MUCH = 1 << 16
 # client might never see the answer: what it sends into a closed connection makes its kernel discard it.
 _LINGER_SECONDS = 2.0
 
+# Bytes a second, below which a body is too slow however steadily it drips.
+_SLOWEST_BODY = 1 << 14
+
 Phase = Literal["idle", "head", "body", "answer", "closing"]
 
 
@@ -49,6 +52,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self.write_paused = False
         self._write_paused_at = 0.0
         self._head_bytes = 0
+        self._body_until = 0.0
         # `cycle` is the request that was read last; with a pipeline, another one may be in hand.
         self.cycle: Any = None
         self._in_hand: Any = None
@@ -136,9 +140,9 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """A request's head is complete."""
         if self.phase == "head":
-            self._enter("body")
+            self._begin_body()
         self._whole = False
-        path = _PATHS.get(self.url.partition(b"?")[0])
+        path = _PATHS.get(self._path())
         if path is None or self.parser.get_method() != b"POST":
             self._hand_to_asgi()
             return
@@ -221,7 +225,7 @@ class GatewayProtocol(HttpToolsProtocol):
         cycle, app = self.pipeline.pop()
         self._head_bytes = 0
         if cycle is self.cycle and not self._whole:
-            self._enter("body")
+            self._begin_body()
         self._start_asgi_task(cycle, app)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words are not OpenAI's shape
@@ -280,10 +284,23 @@ class GatewayProtocol(HttpToolsProtocol):
             if waited > settings.header_timeout_seconds:
                 self._refuse(RequestTimeoutError("The request's head did not come in time."))
         elif self.phase == "body":
-            if waited > settings.body_timeout_seconds:
+            if waited > settings.body_timeout_seconds or now > self._body_until:
                 self._give_up_body()
         elif waited > _LINGER_SECONDS:
             self.transport.abort()
+
+    def _path(self) -> bytes:
+        """The path that was asked for, without the query."""
+        path = self.url.partition(b"?")[0]
+        # A client that takes this for its proxy names the host, too (RFC 9112, 3.2.2).
+        return path if path.startswith(b"/") else b"/" + path.partition(b"://")[2].partition(b"/")[2]
+
+    def _begin_body(self) -> None:
+        self._enter("body")
+        settings = self.traffic.settings
+        announced = dict(self.headers).get(b"content-length", b"")
+        length = int(announced) if announced.isdigit() else settings.max_body_bytes
+        self._body_until = self.since + settings.body_timeout_seconds + length / _SLOWEST_BODY
 
     def _give_up_body(self) -> None:
         if isinstance(self.cycle, Exchange) and not self.cycle.response_complete:

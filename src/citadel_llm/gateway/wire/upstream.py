@@ -278,17 +278,19 @@ class EngineClient:
         return task
 
     async def _connect(self, asker: Asker) -> None:
-        address = self._address
+        address, connection = self._address, Connection(self)
         try:
             async with asyncio.timeout(self._connect_timeout):
                 if isinstance(address, UnixAddress):
-                    _, connection = await self._loop.create_unix_connection(
-                        lambda: Connection(self), str(address.path)
-                    )
+                    await self._loop.create_unix_connection(lambda: connection, str(address.path))
                 else:
-                    _, connection = await self._loop.create_connection(
-                        lambda: Connection(self), address.name, address.port, ssl=address.tls
+                    await self._loop.create_connection(
+                        lambda: connection, address.name, address.port, ssl=address.tls
                     )
+        except asyncio.CancelledError:
+            # Perhaps just when it was there: nobody else knows of it.
+            connection.drop()
+            raise
         except (OSError, TimeoutError) as error:
             message = f"The model '{self._name}' is not available just now; try again soon."
             down = EngineDownError(message, retry_after=RETRY_AFTER)
