@@ -23,6 +23,9 @@ from citadel_llm.store.usage_tables import usage_days, usage_records, usage_runs
 
 from .spools import FlakyDelivery, begun, by_request, check_sums, ended
 
+# Takes seconds.
+pytestmark = pytest.mark.lab
+
 STEPS = ("begin", "begin", "end", "end", "deliver", "deliver", "fail before", "fail after", "die", "stop")
 
 

@@ -10,6 +10,9 @@ from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 
 from .gateway_site import CHAT, EMBED, Site
 
+# Takes seconds.
+pytestmark = pytest.mark.lab
+
 
 def test_langchain(site: Site) -> None:
     chat = ChatOpenAI(base_url=f"{site.url}/v1", api_key=lambda: site.key, model=CHAT, max_retries=0)

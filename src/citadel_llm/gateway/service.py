@@ -171,7 +171,7 @@ class GatewayService(BaseService):
         return uvloop.new_event_loop()
 
     async def configure(self) -> None:
-        """Meet the predecessor, if there is one; check that the database's password can be read.
+        """Meet the predecessor, if there is one; check that the secrets can be read.
 
         Raises:
             ConfigurationError: It cannot.
@@ -180,13 +180,20 @@ class GatewayService(BaseService):
         if self._follows is not None:
             self._predecessor = await Predecessor.meet()
             self.notifier.watchdog_seconds = self._predecessor.watchdog_seconds
+        gateway = self.settings.gateway
         try:
-            self.settings.gateway.database_url()
+            gateway.database_url()
         except OSError as error:
             raise ConfigurationError(f"the database's password cannot be read: {error}") from None
         try:
-            if self.settings.gateway.tls:
-                server_context(self.settings.gateway.tls)
+            if gateway.peer_key is not None:
+                gateway.peer_key.read()
+        except OSError as error:
+            message = f"the key for the other nodes' gateways cannot be read: {error} (gateway.peer_key)"
+            raise ConfigurationError(message) from None
+        try:
+            if gateway.tls:
+                server_context(gateway.tls)
         except CertificateError as error:
             raise ConfigurationError(str(error)) from None
 

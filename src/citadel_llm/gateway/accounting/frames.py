@@ -37,7 +37,12 @@ _decode: dict[bytes, Callable[[bytes], Begun | Ended]] = {
 def frame(mark: bytes, number: int, record: Begun | Ended) -> bytes:
     """A record as it stands in the spool."""
     payload = encode(record)
-    return HEAD.pack(mark, len(payload), crc32(payload, number & _SUM_BITS), number) + payload
+    return HEAD.pack(mark, len(payload), crc32(payload, _seed(number)), number) + payload
+
+
+def _seed(number: int) -> int:
+    """All bits of the number in 32, so that the sum covers them."""
+    return (number ^ number >> 32) & _SUM_BITS
 
 
 def read_frames(data: bytes) -> Iterator[tuple[int, int, int, Begun | Ended]]:
@@ -52,7 +57,7 @@ def read_frames(data: bytes) -> Iterator[tuple[int, int, int, Begun | Ended]]:
         decode = _decode.get(mark)
         if decode is not None and end <= last and length <= MOST_FRAME_BYTES - head:
             payload = data[at + head : end]
-            if crc32(payload, number & _SUM_BITS) == checksum:
+            if crc32(payload, _seed(number)) == checksum:
                 try:
                     record = decode(payload)
                 except msgspec.MsgspecError:  # whole, but of a version that nobody here knows

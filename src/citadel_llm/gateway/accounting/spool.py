@@ -115,7 +115,7 @@ class SpoolWriter:
         size = len(payload)
         segment = self.segment
         if segment is not None and (end := (at := segment.at) + HEAD.size + size) <= self._limit:
-            checksum = zlib.crc32(payload, number & _SUM_BITS)
+            checksum = zlib.crc32(payload, (number ^ number >> 32) & _SUM_BITS)
             segment.map[at:end] = HEAD.pack(BEGIN, size, checksum, number) + payload
             segment.at = end
             return number
@@ -132,7 +132,7 @@ class SpoolWriter:
         size = len(payload)
         segment = self.segment
         if segment is not None and (end := (at := segment.at) + HEAD.size + size) <= self._limit:
-            checksum = zlib.crc32(payload, number & _SUM_BITS)
+            checksum = zlib.crc32(payload, (number ^ number >> 32) & _SUM_BITS)
             segment.map[at:end] = HEAD.pack(END, size, checksum, number) + payload
             segment.at = end
             return
