@@ -10,8 +10,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import structlog
@@ -45,8 +44,10 @@ _SECRET_TEXT = re.compile(
     r"(?<=bearer )[^\s\"']+|(?<=://)[^\s/@]+(?=@)|\b(?:ck|sk|hf)[-_][A-Za-z0-9_-]{16,}", re.IGNORECASE
 )
 
-# How lines are written that are JSON already; None while the log is for people, or not set up.
-_write_lines: Callable[[str, list[bytes]], None] | None = None
+json_lines = False
+"""Whether the log is JSON, so that lines which are JSON already can be written as they are (`write_json`)."""
+
+_service = ""
 
 _SYSLOG_LEVELS = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 
@@ -72,8 +73,8 @@ def configure_logging(settings: Logging, service: str) -> None:
         structlog.processors.format_exc_info,
         redact,
     ]
-    global _write_lines  # noqa: PLW0603 - as global as the standard library's own set-up, which this is
-    _write_lines = None if _for_people(settings) else partial(_write_json_lines, service)
+    global json_lines, _service
+    json_lines, _service = not _for_people(settings), service
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -96,19 +97,21 @@ def configure_logging(settings: Logging, service: str) -> None:
     )
 
 
-def line_writer(logger: str) -> Callable[[list[bytes]], None] | None:
-    """A quick way for very many lines of one kind, which bypasses the processors and so the redaction.
+def write_json(logger: str, lines: Iterable[bytes]) -> None:
+    """Write lines of level info: a quick way for very many, which bypasses the processors and the redaction.
 
     Args:
         logger: Name for the lines' field `logger`.
-
-    Returns:
-        Writes objects of JSON that lack their closing brace, as lines of level info; it completes them by the
-        fields that every line has. None where the log is not JSON, or such lines are not written.
+        lines: Objects of JSON without their closing brace; the fields that every line has are added.
     """
-    if _write_lines is None or not logging.getLogger(logger).isEnabledFor(logging.INFO):
-        return None
-    return partial(_write_lines, logger)
+    if not logging.getLogger(logger).isEnabledFor(logging.INFO):
+        return
+    start = f"<{_SYSLOG_LEVELS['info']}>".encode() if _writes_to_journal() else b""
+    end = b',"service":"%b","level":"info","logger":"%b"}\n' % (_service.encode(), logger.encode())
+    sys.stdout.flush()
+    with contextlib.suppress(OSError):
+        sys.stdout.buffer.write(b"".join([start + line + end for line in lines]))
+        sys.stdout.buffer.flush()
 
 
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -139,15 +142,6 @@ def _redact_value(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
     return redact_text(str(value))
-
-
-def _write_json_lines(service: str, logger: str, lines: list[bytes]) -> None:
-    start = f"<{_SYSLOG_LEVELS['info']}>".encode() if _writes_to_journal() else b""
-    end = b',"service":"%b","level":"info","logger":"%b"}\n' % (service.encode(), logger.encode())
-    sys.stdout.flush()
-    with contextlib.suppress(OSError):
-        sys.stdout.buffer.write(b"".join([start + line + end for line in lines]))
-        sys.stdout.buffer.flush()
 
 
 def _for_people(settings: Logging) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog
 
+from citadel_llm import logging_config
 from citadel_llm.gateway.service import Server, server_config
 from citadel_llm.store import KeyStore
 
@@ -107,6 +108,8 @@ def site(shared_site: Site) -> Iterator[Site]:
 def log() -> Iterator[LogLines]:
     handler, root = LogLines(), logging.getLogger()
     level = root.level
+    # Another test of this process may have set the log up for a machine.
+    as_json, logging_config.json_lines = logging_config.json_lines, False
     structlog.configure(
         processors=[structlog.stdlib.add_log_level, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -116,6 +119,7 @@ def log() -> Iterator[LogLines]:
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)
     yield handler
+    logging_config.json_lines = as_json
     root.setLevel(level)
     root.removeHandler(handler)
     structlog.reset_defaults()

@@ -17,7 +17,8 @@ from citadel_llm import logging_config
 _FLUSH_SECONDS = 0.1
 _FLUSH_LINES = 256
 
-_log = structlog.get_logger("citadel.gateway.access")
+_LOGGER = "citadel.gateway.access"
+_log = structlog.get_logger(_LOGGER)
 
 
 class AccessLine(msgspec.Struct):
@@ -66,7 +67,6 @@ class AccessLog:
     """Writes the lines. Used from one event loop."""
 
     def __init__(self) -> None:
-        self._writer = logging_config.line_writer("citadel.gateway.access")
         self._encode = msgspec.json.Encoder().encode
         self._lines: list[bytes] = []
         self._second = 0
@@ -75,7 +75,7 @@ class AccessLog:
 
     def write(self, line: AccessLine) -> None:
         """Write a line, now or a moment later."""
-        if self._writer is None:
+        if not logging_config.json_lines:
             _log.info("request", **msgspec.structs.asdict(line))
             return
         self._lines.append(self._start() + self._encode(line)[1:-1])
@@ -99,9 +99,9 @@ class AccessLog:
         if self._flushing is not None:
             self._flushing.cancel()
             self._flushing = None
-        if self._lines and self._writer is not None:
+        if self._lines:
             lines, self._lines = self._lines, []
-            self._writer(lines)
+            logging_config.write_json(_LOGGER, lines)
 
 
 def milliseconds(seconds: float | None) -> float | None:
