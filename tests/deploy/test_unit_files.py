@@ -11,9 +11,13 @@ import pytest
 
 from .modules import ROOT
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("systemd-analyze") is None, reason="needs systemd-analyze, which judges the files"
-)
+pytestmark = [
+    # systemd reads every unit: that takes seconds.
+    pytest.mark.lab,
+    pytest.mark.skipif(
+        shutil.which("systemd-analyze") is None, reason="needs systemd-analyze, which judges the files"
+    ),
+]
 
 BUILDS = ("cpu", "cuda")
 # The newest directives are rendered for a systemd that knows them; the judge here may be older.

@@ -16,6 +16,9 @@ import yaml
 from .gpu_recordings import Machine
 from .role_modules import ROOT
 
+# Runs Ansible, or its modules as processes: that takes seconds.
+pytestmark = pytest.mark.lab
+
 PLAYBOOK = Path(sys.executable).with_name("ansible-playbook")
 
 # In place of the real module: what it would return on the recorded host.

@@ -10,6 +10,9 @@ import pytest
 from .hardware_machines import NO_GPUS
 from .role_modules import ROLES
 
+# Runs Ansible, or its modules as processes: that takes seconds.
+pytestmark = pytest.mark.lab
+
 ROLE = ROLES / "hardware"
 
 

@@ -239,7 +239,11 @@ CASES = {
 }
 
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, which only root can unasked")
+pytestmark = [
+    # Runs Ansible: that takes seconds.
+    pytest.mark.lab,
+    pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, which only root can unasked"),
+]
 
 
 @pytest.fixture(scope="module")
