@@ -25,6 +25,8 @@ from bench.runner import Bench, machine, raise_limits
 
 # Twice what the whole takes, against a contender that hangs.
 _LONGEST_SECONDS = 45 * 60
+# What a shell says of a program that SIGINT ended.
+_INTERRUPTED = 130
 
 
 def main() -> int:
@@ -48,6 +50,9 @@ def main() -> int:
     if options.rounds:
         plan = dataclasses.replace(plan, rounds=options.rounds)
     results = uvloop.run(_run(plan, found, set(options.only), say))
+    if results is None:
+        say("interrupted: all that was started is ended")
+        return _INTERRUPTED
     results["command"] = _command(options)
     if options.output:
         options.output.write_text(report.as_json(results), encoding="utf-8")
@@ -78,7 +83,7 @@ def _command(options: argparse.Namespace) -> str:
     return " ".join([*words, *(f"--only {shlex.quote(name)}" for name in options.only)])
 
 
-async def _run(plan: Plan, found: peers.Peers, only: set[str], say: report.Say) -> Results:
+async def _run(plan: Plan, found: peers.Peers, only: set[str], say: report.Say) -> Results | None:
     bench = Bench(plan, found, only, say)
     task = asyncio.current_task()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -88,8 +93,8 @@ async def _run(plan: Plan, found: peers.Peers, only: set[str], say: report.Say) 
         async with asyncio.timeout(_LONGEST_SECONDS):
             run = await bench.go()
     except asyncio.CancelledError:
-        say("interrupted: all that was started is ended")
-        raise SystemExit(130) from None
+        # Told to the caller, not raised: an exit from within the loop ended uvloop by a segmentation fault.
+        return None
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": machine(),

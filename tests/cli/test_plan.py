@@ -14,6 +14,9 @@ from citadel_llm.placement.calibration import Measurement, variant_of
 
 from .machine import Machine, Run
 
+# Runs Ansible, or its modules as processes: that takes seconds.
+pytestmark = pytest.mark.lab
+
 PROJECT = Path(__file__).parents[2]
 EXAMPLE = str(PROJECT / "inventories" / "example")
 SHAPE = {

@@ -10,6 +10,9 @@ import pytest
 
 from .modules import Result, Run, load
 
+# Runs Ansible, or its modules as processes: that takes seconds.
+pytestmark = pytest.mark.lab
+
 MODULE = "roles/models/library/citadel_weights.py"
 weights = load(MODULE)
 ME = getpass.getuser()
