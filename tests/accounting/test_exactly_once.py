@@ -41,6 +41,14 @@ def small_parts() -> Iterator[None]:
         yield
 
 
+def _forget_all(database: Database, spool_dir: Path) -> None:
+    """Both are one for all examples of a test, and each begins with nothing."""
+    with database.writing() as connection:
+        for table in (usage_records, usage_days, usage_runs):
+            connection.execute(delete(table))
+    shutil.rmtree(spool_dir, ignore_errors=True)
+
+
 def seeded(seed: int) -> random.Random:
     return random.Random(seed)  # noqa: S311 - no secret
 
@@ -132,10 +140,7 @@ class Site:
 def test_each_request_is_recorded_once(
     steps: list[str], choice: random.Random, database: Database, tmp_path: Path
 ) -> None:
-    with database.writing() as connection:
-        for table in (usage_records, usage_days, usage_runs):
-            connection.execute(delete(table))
-    shutil.rmtree(tmp_path / "spool", ignore_errors=True)
+    _forget_all(database, tmp_path / "spool")
     with small_parts():
         site = Site(tmp_path / "spool", database)
         for step in steps:
@@ -160,10 +165,7 @@ def test_each_request_is_recorded_once(
 def test_a_damage_costs_no_record_but_those_it_hits(
     hits: list[int], choice: random.Random, database: Database, tmp_path: Path
 ) -> None:
-    with database.writing() as connection:
-        for table in (usage_records, usage_days, usage_runs):
-            connection.execute(delete(table))
-    shutil.rmtree(tmp_path / "spool", ignore_errors=True)
+    _forget_all(database, tmp_path / "spool")
     with small_parts():
         site = Site(tmp_path / "spool", database)
         written: list[tuple[int, int, int, str]] = []  # each record's segment, its place, its request

@@ -166,6 +166,22 @@ class FakeEngine:
         await response.prepare(request)
         return response
 
+    def answer_endlessly(self, most: int) -> Callable[[], int]:
+        """Answer with events of 64 KiB, `most` bytes of them; what is given back tells how many it wrote."""
+        written = 0
+
+        async def answer(request: web.Request, _body: bytes) -> web.StreamResponse:
+            nonlocal written
+            response = await self.open_stream(request)
+            event = self.chunk("x" * 65_536)
+            while written < most:
+                await response.write(event)
+                written += len(event)
+            return response
+
+        self.answer = answer
+        return lambda: written
+
     def chunk(self, text: str, *, chat: bool = True) -> bytes:
         choice = {"index": 0, "logprobs": None, "finish_reason": None}
         choice.update({"delta": {"content": text}} if chat else {"text": text})  # type: ignore[dict-item]

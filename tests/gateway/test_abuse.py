@@ -326,33 +326,22 @@ def test_an_upgrade_is_not_made(site: Site) -> None:
 
 
 def test_a_client_that_reads_nothing_holds_the_engine_back(site: Site) -> None:
-    written = 0
-
-    async def answer(request: web.Request, _body: bytes) -> web.StreamResponse:
-        nonlocal written
-        response = await site.chat.open_stream(request)
-        event = site.chat.chunk("x" * 65_536)
-        while written < 512 << 20:
-            await response.write(event)
-            written += len(event)
-        return response
-
-    site.chat.answer = answer
+    written = site.chat.answer_endlessly(512 << 20)
     with raw(site) as connection:
         connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
         connection.send(connection.head(f"content-length: {len(BODY)}"), BODY)
-        wait_until(lambda: written > 0)
+        wait_until(lambda: written() > 0)
         before = -1
 
         def stands_still() -> bool:
             nonlocal before
-            now, before = before, written
-            return now == written
+            now, before = before, written()
+            return now == written()
 
         # It stands still when the buffers of the kernel, twice, and a little of the gateway's are full.
         threading.Event().wait(0.2)
         wait_until(stands_still)
-        assert written < 64 << 20
+        assert written() < 64 << 20
         site.chat.answer = None
         _works(site)
 

@@ -40,26 +40,15 @@ def test_a_client_that_hangs_up_with_more_in_its_pipeline_frees_its_engine(site:
 
 
 def test_a_pipeline_does_not_lift_back_pressure(site: Site) -> None:
-    written = 0
-
-    async def answer(request: web.Request, _body: bytes) -> web.StreamResponse:
-        nonlocal written
-        response = await site.chat.open_stream(request)
-        event = site.chat.chunk("x" * 65_536)
-        while written < 128 << 20:
-            await response.write(event)
-            written += len(event)
-        return response
-
-    site.chat.answer = answer
+    written = site.chat.answer_endlessly(128 << 20)
     with raw(site) as connection:
         connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
         connection.send(_whole(connection), _whole(connection))
         before, until = -1, time.monotonic() + 10
-        while written != before and time.monotonic() < until:
-            before = written
+        while written() != before and time.monotonic() < until:
+            before = written()
             threading.Event().wait(0.3)
-        assert 0 < written < 64 << 20
+        assert 0 < written() < 64 << 20
 
 
 def test_a_long_pipeline_is_answered_to_its_end(site: Site) -> None:

@@ -1,8 +1,6 @@
 """The tables over time: from nothing, from the first releases' database, and by several processes at once."""
 
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,8 @@ import citadel_llm.store.usage_tables  # noqa: F401 - its tables belong to the m
 from citadel_llm.store import Database, KeyStore, StoreUnavailableError
 from citadel_llm.store.migrations import FOLDER, newest, revision_of
 from citadel_llm.store.schema import metadata
+
+from .starts import keys_seen_by_three
 
 # What `create_tables` of the first releases made.
 OLD_TABLES = """
@@ -74,32 +74,7 @@ def test_the_first_releases_database_is_adopted(tmp_path: Path) -> None:
 @pytest.mark.lab
 def test_many_processes_start_at_once(tmp_path: Path) -> None:
     make_old(tmp_path / "citadel.db")
-    code = """
-import sys
-from citadel_llm.store import KeyStore
-import citadel_llm.store.migrations.runner
-print("ready", flush=True)
-sys.stdin.readline()
-store = KeyStore(sys.argv[1])
-print(len(store.list()))
-"""
-    command = [sys.executable, "-c", code, f"sqlite:///{tmp_path}/citadel.db"]
-    processes = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)
-    ]
-    try:
-        for process in processes:
-            assert process.stdout
-            assert process.stdout.readline() == "ready\n"
-        for process in processes:
-            assert process.stdin
-            process.stdin.write("\n")
-            process.stdin.flush()
-        assert [process.communicate(timeout=60)[0] for process in processes] == ["2\n"] * 3
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
+    assert keys_seen_by_three(f"sqlite:///{tmp_path}/citadel.db") == [2, 2, 2]
 
 
 def test_a_later_releases_database_is_used_as_it_is(tmp_path: Path) -> None:

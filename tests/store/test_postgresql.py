@@ -1,7 +1,6 @@
 """The store on a real PostgreSQL."""
 
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -17,6 +16,8 @@ from citadel_llm.store import Actor, AuditLog, Database, KeyStore, NameTakenErro
 from citadel_llm.store.database import _MIGRATION_LOCK, open_database
 from citadel_llm.store.migrations import newest, revision_of
 from citadel_llm.store.schema import metadata
+
+from .starts import keys_seen_by_three
 
 pytestmark = pytest.mark.lab
 
@@ -72,31 +73,7 @@ def test_migrations(server: PostgresServer, old: bool) -> None:
 
 def test_processes_that_start_at_once_migrate_once(server: PostgresServer) -> None:
     psql(server, OLD_TABLES)
-    code = """
-import sys
-from citadel_llm.store import KeyStore
-import citadel_llm.store.migrations.runner
-print("ready", flush=True)
-sys.stdin.readline()
-print(len(KeyStore(sys.argv[1]).list()))
-"""
-    command = [sys.executable, "-c", code, server.url]
-    processes = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)
-    ]
-    try:
-        for process in processes:
-            assert process.stdout
-            assert process.stdout.readline() == "ready\n"
-        for process in processes:
-            assert process.stdin
-            process.stdin.write("\n")
-            process.stdin.flush()
-        assert [process.communicate(timeout=60)[0] for process in processes] == ["1\n"] * 3
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
+    assert keys_seen_by_three(server.url) == [1, 1, 1]
 
 
 def test_who_comes_second_waits_for_the_migration(server: PostgresServer) -> None:
