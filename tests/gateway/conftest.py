@@ -20,6 +20,19 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _quiet_log() -> Iterator[None]:
+    """Through the standard library, which drops what nobody asked for; structlog's own way prints it."""
+    structlog.configure(
+        processors=[structlog.stdlib.add_log_level, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    yield
+    structlog.reset_defaults()
+
+
 @pytest.fixture(scope="session")
 def loop_thread() -> Iterator[LoopThread]:
     thread = LoopThread()
@@ -110,16 +123,9 @@ def log() -> Iterator[LogLines]:
     level = root.level
     # Another test of this process may have set the log up for a machine.
     as_json, logging_config.json_lines = logging_config.json_lines, False
-    structlog.configure(
-        processors=[structlog.stdlib.add_log_level, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=False,
-    )
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)
     yield handler
     logging_config.json_lines = as_json
     root.setLevel(level)
     root.removeHandler(handler)
-    structlog.reset_defaults()
