@@ -10,8 +10,8 @@ import ansible.module_utils
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = ROOT / "roles"
 
-# Where Ansible looks for what modules of `library/` share (ansible.cfg).
-ansible.module_utils.__path__.append(str(ROOT / "module_utils"))
+# Where Ansible looks for what modules of `library/` share (ansible.cfg), and for a role's own.
+ansible.module_utils.__path__ += [str(ROOT / "module_utils"), str(ROLES / "postgresql/module_utils")]
 
 
 @functools.cache

@@ -69,16 +69,17 @@ version:
   returned: success
 """
 
-import base64
 import hashlib
-import hmac
-import secrets
 import socket
 import ssl
 import struct
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.citadel_scram import (  # type: ignore[import-not-found]  # Ansible puts it there
+    LoginError,
+    Scram,
+)
 
 # PostgreSQL documentation, "Frontend/Backend Protocol", "Message Formats"; the codes: its Appendix A.
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
@@ -99,13 +100,6 @@ _REMEDIES = {
     "53300": "raise the server's max_connections",
     "57P03": "wait until the server has started",
 }
-
-
-class LoginError(Exception):
-    """One cannot log in: what was seen, and what would help."""
-
-    def __init__(self, said: str, remedy: str = "correct postgresql_url") -> None:
-        super().__init__(f"{said}: {remedy}")
 
 
 class Login:
@@ -187,18 +181,25 @@ class Login:
                 self._send(b"p", password.encode() + b"\0")
             elif asked == _MD5:
                 self._send(b"p", _md5(user, password, content[4:8]) + b"\0")
-            elif asked == _SASL:
-                first = scram.first()
-                self._send(b"p", b"SCRAM-SHA-256\0" + struct.pack("!i", len(first)) + first)
-            elif asked == _SASL_CONTINUE:
-                self._send(b"p", scram.final(content[4:]))
-            elif asked == _SASL_FINAL:
-                scram.judge(content[4:])
-            elif asked != _OK:
-                raise LoginError(
-                    f"the server asks for a login that is not known here ({asked})",
-                    "let it ask for scram-sha-256",
-                )
+            else:
+                self._exchange(scram, asked, content[4:])
+
+    def _exchange(self, scram: Scram, asked: int, said: bytes) -> None:
+        """Take SCRAM one step further."""
+        if asked == _SASL:
+            first = scram.first()
+            self._send(b"p", b"SCRAM-SHA-256\0" + struct.pack("!i", len(first)) + first)
+        elif asked == _SASL_CONTINUE:
+            self._send(b"p", scram.final(said))
+        elif asked == _SASL_FINAL:
+            scram.judge(said)
+        elif asked == _OK:
+            scram.end()
+        else:
+            raise LoginError(
+                f"the server asks for a login that is not known here ({asked})",
+                "let it ask for scram-sha-256",
+            )
 
     def ask(self, question: str) -> list[str]:
         """Return the first row of the answer."""
@@ -238,38 +239,6 @@ class Login:
         return data
 
 
-class Scram:
-    """SCRAM-SHA-256 (RFC 5802, RFC 7677) without channel binding: what the client says, in its order."""
-
-    def __init__(self, password: str) -> None:
-        self._password = password.encode()
-        self._bare = f"n=,r={secrets.token_urlsafe(18)}"
-        self._signature = b""
-
-    def first(self) -> bytes:
-        """The first message."""
-        return f"n,,{self._bare}".encode()
-
-    def final(self, challenge: bytes) -> bytes:
-        """The answer to the server's challenge: that one knows the password, without saying it."""
-        told = dict(part.split("=", 1) for part in challenge.decode().split(","))
-        salted = hashlib.pbkdf2_hmac("sha256", self._password, base64.b64decode(told["s"]), int(told["i"]))
-        client = _hmac(salted, b"Client Key")
-        without = f"c=biws,r={told['r']}"
-        exchange = f"{self._bare},{challenge.decode()},{without}".encode()
-        proof = bytes(
-            one ^ other
-            for one, other in zip(client, _hmac(hashlib.sha256(client).digest(), exchange), strict=True)
-        )
-        self._signature = _hmac(_hmac(salted, b"Server Key"), exchange)
-        return f"{without},p={base64.b64encode(proof).decode()}".encode()
-
-    def judge(self, last: bytes) -> None:
-        """Raise unless the server knows the password, too."""
-        if not hmac.compare_digest(last, b"v=" + base64.b64encode(self._signature)):
-            raise LoginError("the server does not know the password itself", "find out who answers there")
-
-
 def _unix_socket(path: str, timeout: float) -> socket.socket:
     made = socket.socket(socket.AF_UNIX)
     made.settimeout(timeout)
@@ -279,10 +248,6 @@ def _unix_socket(path: str, timeout: float) -> socket.socket:
         made.close()
         raise
     return made
-
-
-def _hmac(key: bytes, text: bytes) -> bytes:
-    return hmac.new(key, text, hashlib.sha256).digest()
 
 
 def _md5(user: str, password: str, salt: bytes) -> bytes:
