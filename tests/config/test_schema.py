@@ -29,6 +29,11 @@ MODEL = "models: [{name: a, source: {kind: folder, path: /x}, %s}]"
         ("gateway: {metrics_allow: [10.0.0.1/8]}", "gateway.metrics_allow[0]", "has host bits set"),
         ("gateway: {database: citadel.db}", "gateway.database", "must be a URL such as sqlite:"),
         (
+            "gateway: {database_password: {credential: database-password}}",
+            "gateway.database_password",
+            "a SQLite file has no password: take it out",
+        ),
+        (
             "logging: {level: loud}",
             "logging.level",
             "must be 'debug', 'info', 'warning' or 'error', not 'loud'",

@@ -113,7 +113,8 @@ def test_a_successor_takes_over_while_the_old_one_finishes(handing: Handing) -> 
     # One that cannot come up changes nothing.
     settings = gateway.folder / "global" / "citadel.yml"
     good = json.loads(settings.read_text())
-    lost = good | {"gateway": good["gateway"] | {"database_password": {"file": "/nonexistent"}}}
+    server = {"database": "postgresql://u@h/d", "database_password": {"file": "/nonexistent"}}
+    lost = good | {"gateway": good["gateway"] | server}
     settings.write_text(json.dumps(lost))
     assert handing.hand_over() == 3
     assert notices.main_process is None

@@ -215,7 +215,7 @@ def test_a_configuration_that_does_not_come_up_leaves_the_old_one(gateway: Gatew
     with Load(gateway) as load:
         gateway.configure(port="none")
         gateway.do(f"systemctl reload {UNIT}", fails=True)
-        gateway.configure(database_password={"file": "/nonexistent"})
+        gateway.configure(database="postgresql://u@h/d", database_password={"file": "/nonexistent"})
         gateway.do(f"systemctl reload {UNIT}", fails=True)
     gateway.configure()
     assert load.said["failures"] == []

@@ -68,6 +68,8 @@ def test_the_command(filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (code, "itself" in said) == (2, True)
     code, said = run("--to", "postgresql://u:secret@h/d")
     assert (code, "secret" in said) == (2, False)
+    code, said = run("--to", url(tmp_path / "new.db"), "--password-file", "/dev/null")
+    assert (code, "a SQLite file has no password" in said) == (2, True)
     code, said = run("--to", url(tmp_path / "new.db"))
     assert (code, "2 api_keys" in said) == (0, True), said
     code, said = run("--to", url(tmp_path / "new.db"))

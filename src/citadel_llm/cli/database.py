@@ -95,4 +95,5 @@ def _with_password(url: str, file: Path | None) -> str:
     try:
         return Gateway(database=url, database_password=reference).database_url()
     except ValidationError as error:
-        fail(f"{url.partition('://')[0]}://…: {error.errors()[0]['msg']}", EXIT_USAGE)
+        said = error.errors()[0]["msg"].removeprefix("Value error, ")
+        fail(f"{url.partition('://')[0]}://…: {said}", EXIT_USAGE)

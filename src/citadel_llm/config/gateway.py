@@ -7,7 +7,15 @@ from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from citadel_llm.config.parts import ModelName, Network, Part, Port, Seconds, SecretReference
+from citadel_llm.config.parts import (
+    MisfitError,
+    ModelName,
+    Network,
+    Part,
+    Port,
+    Seconds,
+    SecretReference,
+)
 
 _Count = Annotated[int, Field(ge=1)]
 
@@ -241,6 +249,14 @@ class Gateway(Part):
         user, _, host = parts.netloc.rpartition("@")
         netloc = f"{user}:{quote(self.database_password.read(), safe='')}@{host}"
         return urlunsplit(parts._replace(netloc=netloc))
+
+    @model_validator(mode="after")
+    def _password_has_a_server(self) -> "Gateway":
+        # Read all the same, a password that is not there would keep the gateway from starting.
+        if self.database_password and self.database.startswith("sqlite"):
+            message = "a SQLite file has no password: take it out, or name the server it is for in database"
+            raise MisfitError(("database_password",), message)
+        return self
 
     @model_validator(mode="after")
     def _peers_have_a_key(self) -> "Gateway":
