@@ -1,3 +1,4 @@
+import datetime
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from typer.main import get_command
 
 from citadel_llm import __version__
 from citadel_llm.cli import build_app
+from citadel_llm.config import load
 
 from .machine import Machine, Run
 
@@ -54,6 +56,20 @@ def test_config_commands(run: Run, machine: Machine) -> None:
     elsewhere = run("config", "validate", "--directory", str(machine.folder / "nowhere"))
     assert elsewhere.exit_code == 2
     assert "there is no such configuration folder" in elsewhere.output
+
+
+def test_a_feature_flag_ends(run: Run, machine: Machine) -> None:
+    today = datetime.datetime.now(datetime.UTC).date()
+    flag = {"enabled": True, "owner": "ada", "expires": today.isoformat()}
+    machine.configure(features={"wide_context": flag})
+    assert run("config", "validate").exit_code == 0
+    flag["expires"] = (today - datetime.timedelta(days=1)).isoformat()
+    machine.configure(features={"wide_context": flag})
+    late = run("config", "validate")
+    assert late.exit_code == 2
+    assert f"a.yml:7: features.wide_context.expires: was on {flag['expires']}, and ada answers" in late.output
+    assert run("config", "show").exit_code == 0, "what runs goes on"
+    assert load(machine.folder / "config").feature("wide_context")
 
 
 def test_status_does_not_wait_for_what_it_does_not_need() -> None:

@@ -1,14 +1,17 @@
+import datetime
 import json
 import os
 import shutil
 import socket
 import sqlite3
+import ssl
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from tests.certificates import make_certificate
 
 from citadel_llm.config import Settings
 from citadel_llm.health_checks import checks
@@ -127,6 +130,37 @@ def test_a_damaged_database_is_found(run: Run, healthy: Machine) -> None:
 def test_a_failed_service_is_found(run: Run, healthy: Machine) -> None:
     healthy.is_seen_as([RUNNING, FAILED])
     assert verdicts(run)[1]["service small"] == ("failed", "citadel logs small, then citadel start small")
+
+
+def test_a_gateway_with_tls_is_asked_by_https(run: Run, healthy: Machine, tmp_path: Path) -> None:
+    port, database = healthy.gateway_settings
+    tls = {"certificate": str(tmp_path / "cert.pem"), "key": {"file": str(tmp_path / "key.pem")}}
+    healthy.configure(gateway={"port": port, "database": database, "tls": tls})
+    assert verdicts(run)[1]["gateway"][0] == "failed", "it speaks plain HTTP"
+    make_certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    server = HTTPServer(("127.0.0.1", 0), _Ready)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    healthy.configure(gateway={"port": server.server_port, "database": database, "tls": tls})
+    assert verdicts(run)[1]["gateway"] == ("ok", "")
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_flag_that_is_about_to_end_is_told(run: Run, healthy: Machine) -> None:
+    port, database = healthy.gateway_settings
+    today = datetime.datetime.now(datetime.UTC).date()
+    flags = {
+        name: {"enabled": True, "owner": "ada", "expires": (today + datetime.timedelta(days)).isoformat()}
+        for name, days in (("late", -1), ("soon", 5), ("far", 90))
+    }
+    healthy.configure(features=flags, gateway={"port": port, "database": database})
+    code, found = verdicts(run)
+    assert code == 0
+    assert [found[f"feature {name}"][0] for name in ("late", "soon", "far")] == ["warning", "warning", "ok"]
+    assert found["feature soon"][1].startswith("ask ada")
 
 
 def test_a_gateway_that_does_not_answer_is_found(run: Run, healthy: Machine) -> None:

@@ -18,20 +18,21 @@ def test_later_layers_win_and_mappings_merge(
             "environments/staging": "gateway: {port: 3, connect_timeout_seconds: 9}",
             "environments/production": "gateway: {port: 99}",
             "services/gateway": "gateway: {port: 4}",
-            "features/flags": "features: {new: true}",
+            "features/flags": "features: {new: {enabled: true, owner: ada, expires: 2099-12-31}}",
         }
     )
     settings = load(folder)
     assert settings.gateway.port == 4
     assert settings.gateway.max_body_bytes == 2000
     assert settings.gateway.connect_timeout_seconds == 9
-    assert settings.features == {"new": True}
+    assert settings.feature("new")
+    assert not settings.feature("another")
     monkeypatch.setenv("CITADEL__GATEWAY__PORT", "5")
-    monkeypatch.setenv("CITADEL__FEATURES__NEW", "false")
+    monkeypatch.setenv("CITADEL__FEATURES__NEW__ENABLED", "false")
     monkeypatch.setenv("CITADEL__GATEWAY__METRICS_ALLOW", "[10.0.0.0/8]")
     settings = load(folder)
     assert settings.gateway.port == 5
-    assert settings.features == {"new": False}
+    assert not settings.feature("new")
     assert [str(network) for network in settings.gateway.metrics_allow] == ["10.0.0.0/8"]
 
 

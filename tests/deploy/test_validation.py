@@ -22,6 +22,7 @@ def site() -> Site:
         host="server",
         connection={"kind": "local"},
         api_url="http://127.0.0.1:1",
+        api_scheme="http",
         answer_timeout=1,
         root="/opt/citadel",
         user="citadel",

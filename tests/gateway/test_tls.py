@@ -1,7 +1,5 @@
 """TLS by the gateway itself, with a certificate made here."""
 
-import datetime
-import ipaddress
 import json
 import socket
 import ssl
@@ -10,9 +8,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from tests.certificates import make_certificate, make_key
 
 from citadel_llm.config.gateway import Tls
 from citadel_llm.gateway.tls import CertificateError, server_context
@@ -24,20 +20,8 @@ from .gateway_site import CHAT
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with cert.pem and key.pem for 127.0.0.1, and another.pem, a key of its own."""
     folder = tmp_path_factory.mktemp("tls")
-    for name in ("key", "another"):
-        key = ec.generate_private_key(ec.SECP256R1())
-        pem = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        (folder / f"{name}.pem").write_bytes(pem)
-        if name == "key":
-            subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "citadel.test")])
-            names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-            now = datetime.datetime.now(datetime.UTC)
-            made = x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
-            made = made.not_valid_before(now).not_valid_after(now + datetime.timedelta(hours=1))
-            signed = made.add_extension(names, critical=False).sign(key, hashes.SHA256())
-            (folder / "cert.pem").write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    make_certificate(folder)
+    make_key(folder / "another.pem")
     return folder
 
 

@@ -5,9 +5,7 @@ against; Qdrant's are as its documentation has them. What a newer server says st
 """
 
 import contextlib
-import datetime
 import errno
-import ipaddress
 import itertools
 import json
 import socket
@@ -16,10 +14,7 @@ import struct
 import threading
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from tests.certificates import make_certificate
 
 from .hardware_machines import machine
 
@@ -410,34 +405,12 @@ def authority(tmp_path):
     """Make certificates: `make(names, days)` gives a server's context and the path of its own certificate."""
 
     def make(*names, days=1):
-        key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
-        alternatives = [
-            x509.IPAddress(ipaddress.ip_address(one)) if one[0].isdigit() else x509.DNSName(one)
-            for one in names
-        ]
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=10))
-            .not_valid_after(now + datetime.timedelta(days=days))
-            .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .sign(key, hashes.SHA256())
-        )
-        both = tmp_path / f"both{next(_numbers)}.pem"
-        public = both.with_suffix(".crt")
-        public.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        private = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        both.write_bytes(private + public.read_bytes())
+        folder = tmp_path / str(next(_numbers))
+        folder.mkdir()
+        make_certificate(folder, *names, days=days)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(both)
-        return context, str(public)
+        context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+        return context, str(folder / "cert.pem")
 
     return make
 

@@ -1,7 +1,9 @@
 """`citadel config`: check and show the settings."""
 
+import datetime
 from enum import StrEnum
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,9 +13,11 @@ from citadel_llm.cli.common import (
     JsonOption,
     examples,
     fail,
-    load_settings,
     print_json,
 )
+
+if TYPE_CHECKING:
+    from citadel_llm.config import Layers, Settings
 
 app = typer.Typer(no_args_is_help=True, help="Check and show the settings.")
 
@@ -22,23 +26,24 @@ app = typer.Typer(no_args_is_help=True, help="Check and show the settings.")
 def validate(directory: DirectoryOption = None) -> None:
     """Check the configuration: every problem on its own line, with where it is and what would do.
 
-    Exit code 0 when it is right, 2 when it is not.
+    A feature flag whose last day has been is a problem, too: here, and so at a deploy, but never to a service
+    that starts. Exit code 0 when it is right, 2 when it is not.
     """
-    settings = load_settings(directory)
+    from citadel_llm.config import ConfigError, expired  # noqa: PLC0415 - takes a while to load
+
+    layers, settings = _read(directory)
+    late = expired(settings.features, datetime.datetime.now(datetime.UTC).date(), layers)
+    if late:
+        fail(str(ConfigError(late)), EXIT_USAGE)
     typer.echo(f"the configuration is right: {settings.environment}, {len(settings.models)} model(s)")
 
 
 @app.command(epilog=examples("citadel config show", "citadel config show --json | jq .gateway.port"))
 def show(directory: DirectoryOption = None, as_json: JsonOption = False) -> None:
     """Show every setting as it applies, and where it was set."""
-    from citadel_llm.config import ConfigError, read_layers, validate  # noqa: PLC0415 - takes a while to load
-    from citadel_llm.config.show import lines  # noqa: PLC0415
+    from citadel_llm.config.show import lines  # noqa: PLC0415 - takes a while to load
 
-    try:
-        layers = read_layers(directory)
-        settings = validate(layers)
-    except ConfigError as error:
-        fail(str(error), EXIT_USAGE)
+    layers, settings = _read(directory)
     if as_json:
         print_json(settings.model_dump(mode="json"))
         return
@@ -67,3 +72,13 @@ def schema(
         typer.echo(markdown())
     else:
         print_json(Settings.model_json_schema())
+
+
+def _read(directory: Path | None) -> tuple["Layers", "Settings"]:
+    from citadel_llm.config import ConfigError, read_layers, validate  # noqa: PLC0415 - takes a while to load
+
+    try:
+        layers = read_layers(directory)
+        return layers, validate(layers)
+    except ConfigError as error:
+        fail(str(error), EXIT_USAGE)

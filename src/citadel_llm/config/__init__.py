@@ -6,6 +6,7 @@
 """
 
 from citadel_llm.config.errors import ConfigError, Problem
+from citadel_llm.config.features import Feature, expired
 from citadel_llm.config.gateway import Gateway
 from citadel_llm.config.layers import DEFAULT_DIRECTORY, Layers, Origin, read_layers
 from citadel_llm.config.loader import load, validate
@@ -31,6 +32,7 @@ __all__ = [
     "EngineDefaults",
     "EngineOptions",
     "EnginePlan",
+    "Feature",
     "FolderSource",
     "Gateway",
     "HubSource",
@@ -43,6 +45,7 @@ __all__ = [
     "Problem",
     "ReplicaPlan",
     "Settings",
+    "expired",
     "load",
     "read_layers",
     "validate",

@@ -43,7 +43,11 @@ def _type(field: dict[str, Any]) -> str:
         case "array":
             return f"list of {_type(field['items'])}"
         case "object":
-            return f"mapping to {_type(field['additionalProperties'])}"
+            # Where the keys must match a pattern, the values' type stands under it.
+            values = [*field.get("patternProperties", {}).values(), field.get("additionalProperties")]
+            return f"mapping to {_type(values[0])}"
+    if field.get("format") == "date":
+        return "a day, `2030-01-31`"
     return _WORDS[field["type"]] + _limits(field)
 
 

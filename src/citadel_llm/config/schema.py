@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
+from citadel_llm.config.features import Feature, FeatureName
 from citadel_llm.config.gateway import Gateway
 from citadel_llm.config.parts import MisfitError, ModelName, Part, Seconds
 
@@ -317,7 +318,7 @@ class Settings(Part):
     """What the models may take of the host."""
     models: tuple[Model, ...] = ()
     """The catalogue: the models that this host serves."""
-    features: dict[str, bool] = {}  # noqa: RUF012 - the model is frozen
+    features: dict[FeatureName, Feature] = {}  # noqa: RUF012 - the model is frozen
     """Feature flags by name."""
 
     @model_validator(mode="after")
@@ -417,6 +418,10 @@ class Settings(Part):
             for model in self.served_models
             for number, engine_id in enumerate(model.engine_ids, 1)
         )
+
+    def feature(self, name: str) -> bool:
+        """Whether a feature flag is on; one that the site does not name is off."""
+        return name in self.features and self.features[name].enabled
 
     def model(self, name: str) -> Model | None:
         """The model with this name or alias, if there is one."""

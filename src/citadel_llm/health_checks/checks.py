@@ -1,10 +1,12 @@
 """The checks of a Citadel host. Each looks at one thing, as its user would, and changes nothing."""
 
+import datetime
 import http.client
 import json
 import shutil
 import socket
 import sqlite3
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,11 +20,14 @@ _GIB = 1024**3
 # Below these the disk counts as nearly full: logs and a database still fit, another release does not.
 _WARN_FREE_GIB = 5.0
 _FAIL_FREE_GIB = 1.0
+# Time to decide what becomes of a feature flag before deploys refuse it.
+_WARN_FEATURE_DAYS = 14
 
 
 def checks_of(settings: Settings) -> list[tuple[str, Check]]:
     """All checks that make sense for these settings, in the order in which to read them."""
     return [
+        ("features", lambda: features(settings)),
         ("release", lambda: release(settings.root)),
         ("services", lambda: services(settings)),
         ("weights", lambda: weights(settings)),
@@ -31,6 +36,19 @@ def checks_of(settings: Settings) -> list[tuple[str, Check]]:
         ("keys", lambda: key_database(settings.gateway.database)),
         ("disk", lambda: disks(settings)),
     ]
+
+
+def features(settings: Settings) -> Iterator[Finding]:
+    """No feature flag has outlived its last day, or is about to."""
+    today = datetime.datetime.now(datetime.UTC).date()
+    for name, feature in settings.features.items():
+        left = (feature.expires - today).days
+        detail = f"{'on' if feature.enabled else 'off'}, {feature.owner}'s, until {feature.expires}"
+        if left < _WARN_FEATURE_DAYS:
+            remedy = f"ask {feature.owner}: take it out of config_features, or give it a later day"
+            yield Finding(f"feature {name}", "warning", detail, remedy)
+        else:
+            yield Finding(f"feature {name}", "ok", detail)
 
 
 def release(root: Path) -> Iterator[Finding]:
@@ -102,6 +120,10 @@ def gateway(settings: Settings) -> Iterator[Finding]:
     port = settings.gateway.port
     try:
         connection = http.client.HTTPConnection(host, port, timeout=_TIMEOUT_SECONDS)
+        if settings.gateway.tls:
+            # Its certificate names the API, not this address: and it is the host itself that is asked.
+            context = ssl._create_unverified_context()  # noqa: S323
+            connection = http.client.HTTPSConnection(host, port, timeout=_TIMEOUT_SECONDS, context=context)
         code, body = _get(connection, "/ready")
     except (OSError, http.client.HTTPException) as error:
         yield Finding("gateway", "failed", f"port {port} does not answer: {error}", "citadel logs gateway")

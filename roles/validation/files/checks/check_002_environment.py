@@ -84,7 +84,8 @@ def check_rights(host: Host, site: Site, evidence: Evidence) -> None:
 @pytest.mark.item("002", "Access control configured")
 def check_access(host: Host, site: Site, evidence: Evidence, not_proven: NotProven) -> None:
     url = urlsplit(site.api_url)
-    assert answers(str(url.hostname), url.port or 80), f"{site.api_url} cannot be reached from here"
+    port = url.port or {"http": 80, "https": 443}[url.scheme]
+    assert answers(str(url.hostname), port), f"{site.api_url} cannot be reached from here"
     tables = said(host, "nft list tables")
     if "citadel" not in tables:
         not_proven("the host's firewall is not Citadel's (citadel_user_firewall is false)")

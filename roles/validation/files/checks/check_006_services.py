@@ -33,7 +33,7 @@ def check_engines(host: Host, site: Site, evidence: Evidence, not_proven: NotPro
 
 @pytest.mark.item("006", "Monitoring service framework set up")
 def check_metrics(host: Host, site: Site, evidence: Evidence) -> None:
-    lines = fetch(host, f"http://127.0.0.1:{site.api_port}/metrics").splitlines()
+    lines = fetch(host, f"{site.api_scheme}://127.0.0.1:{site.api_port}/metrics").splitlines()
     own = {line.split("{")[0].split(" ")[0] for line in lines if line.startswith("citadel_gateway_")}
     engines = {line.split("{")[0] for line in lines if line.startswith("vllm:")}
     assert own, "the gateway shows no metrics of its own"

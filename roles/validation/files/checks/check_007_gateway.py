@@ -35,6 +35,17 @@ def key(host: Host, site: Site) -> str:
     return said(host, "cat %s", site.key_file)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _trusted(site: Site) -> None:
+    """Say once what to do about a certificate that clients would not take."""
+    try:
+        httpx.get(f"{site.api_url}/health", timeout=10)
+    except httpx.ConnectError as error:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            remedy = "validation_api_url must be what it names, validation_api_ca_file hold who vouches for it"
+            pytest.fail(f"the certificate of {site.api_url}: {error}; {remedy}", pytrace=False)
+
+
 @pytest.fixture(scope="module")
 def http(site: Site, key: str) -> Iterator[httpx.Client]:
     """A plain client with a right key."""

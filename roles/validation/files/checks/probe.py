@@ -11,8 +11,10 @@ from testinfra.host import Host
 # A longer one is cut in messages.
 LONGEST_COMMAND = 90
 
+# A certificate names the API, not the host's own address: and it is the host itself that is asked.
 _FETCH = (
-    "import sys, urllib.request as r; sys.stdout.write(r.urlopen(sys.argv[1], timeout=10).read().decode())"
+    "import ssl, sys, urllib.request as r; c = ssl._create_unverified_context(); "
+    "sys.stdout.write(r.urlopen(sys.argv[1], timeout=10, context=c).read().decode())"
 )
 
 

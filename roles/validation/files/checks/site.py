@@ -13,6 +13,7 @@ class Site:
         connection: `kind` (ssh or local), `address`, `port`, `user`, `identity_file`, `arguments` (for ssh).
         engine_build: cpu, cuda, or empty where no engine is to run.
         api_url: The API's address as clients see it, without `/v1`.
+        api_scheme: http or https, as the gateway speaks it on the host.
         answer_timeout: Seconds that one answer of a model may take.
         models: The catalogue's entries, each with its plan.
         key_file: The file on the host that holds the first API key.
@@ -21,6 +22,7 @@ class Site:
     host: str
     connection: dict[str, Any]
     api_url: str
+    api_scheme: str
     answer_timeout: float
     root: str
     user: str
