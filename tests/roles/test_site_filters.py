@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from citadel_llm import config
+from citadel_llm.config.gateway import Limits
 
 from .role_modules import ROLES, load
 
@@ -89,6 +90,15 @@ def test_urls_of_databases(url, expected):
     assert url == expected
     assert config.Gateway(database=url).database == expected
     assert site.is_shared_database(url)
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [("10.0.0.5", "valkey://g@10.0.0.5:6379/0"), ("fd00::1", "valkey://g@[fd00::1]:6379/0")],
+)
+def test_urls_of_stores_for_limits(address, expected):
+    assert site.limits_store(address, "6379", "g") == expected
+    assert Limits(store=expected).store == expected
 
 
 @pytest.mark.parametrize("url", ["", "sqlite:////var/lib/citadel/gateway/citadel.db"])

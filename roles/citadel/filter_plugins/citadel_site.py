@@ -36,11 +36,10 @@ def nodes(hostvars: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> li
 def _node(name: str, variables: Mapping[str, Any]) -> dict[str, Any]:
     address = str(variables.get("config_node_address") or _address(name, variables))
     scheme = "https" if (variables.get("config_gateway") or {}).get("tls") else "http"
-    host = f"[{address}]" if ":" in address else address
     return {
         "name": str(name),
         "address": address,
-        "url": f"{scheme}://{host}:{int(variables.get('citadel_api_port', DEFAULT_PORT))}",
+        "url": f"{scheme}://{_in_url(address)}:{int(variables.get('citadel_api_port', DEFAULT_PORT))}",
         "models": [
             str(model["name"])
             for model in variables.get("citadel_models") or []
@@ -52,6 +51,10 @@ def _node(name: str, variables: Mapping[str, Any]) -> dict[str, Any]:
 def _address(name: str, variables: Mapping[str, Any]) -> Any:
     listens = variables.get("citadel_api_address", DEFAULT_ADDRESS)
     return variables.get("ansible_host", name) if listens in _EVERY_ADDRESS else listens
+
+
+def _in_url(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
 
 
 def peers(site: Iterable[Mapping[str, Any]], own: str, ca_file: str = "") -> list[dict[str, Any]]:
@@ -114,10 +117,14 @@ def remote_database(database: str, user: str, port: int, address: str, ca_file: 
     that they know the password, bound to this very TLS connection (RFC 5802, RFC 5929), so nobody stands
     between them.
     """
-    host = f"[{address}]" if ":" in address else address
     query = {"sslmode": "verify-full", "sslrootcert": ca_file} if ca_file else {"sslmode": "require"}
     query["channel_binding"] = "require"
-    return f"{_DRIVER}://{user}@{host}:{int(port)}/{database}?{urlencode(query, safe='/')}"
+    return f"{_DRIVER}://{user}@{_in_url(address)}:{int(port)}/{database}?{urlencode(query, safe='/')}"
+
+
+def limits_store(address: str, port: int, user: str) -> str:
+    """Return the URL of the Valkey in which the gateways count limits together."""
+    return f"valkey://{user}@{_in_url(address)}:{int(port)}/0"
 
 
 def external_database(url: str) -> str:
@@ -163,6 +170,7 @@ class FilterModule:
             "citadel_not_there": not_there,
             "citadel_local_database": local_database,
             "citadel_remote_database": remote_database,
+            "citadel_limits_store": limits_store,
             "citadel_external_database": external_database,
             "citadel_database_change": database_change,
             "citadel_is_shared_database": is_shared_database,
