@@ -279,7 +279,7 @@ def test_a_mistake_of_our_own_says_nothing_of_the_inside(site: Site, monkeypatch
     def fail(*_args: object) -> None:
         raise RuntimeError("marked-inside")
 
-    monkeypatch.setattr("citadel_llm.gateway.exchange.read_fields", fail)
+    monkeypatch.setattr("citadel_llm.gateway.dispatch.read_fields", fail)
     response = site.http.post(PATH, json=ASK, headers={**site.auth, "x-request-id": "mine"})
     assert _code(response) == (500, "internal_error")
     assert "mine" in response.json()["error"]["message"]

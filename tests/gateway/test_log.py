@@ -144,7 +144,7 @@ def _every_way(site: Site, monkeypatch: pytest.MonkeyPatch) -> Any:
         raise RuntimeError(body.decode())
 
     with monkeypatch.context() as patched:
-        patched.setattr("citadel_llm.gateway.exchange.read_fields", fail)
+        patched.setattr("citadel_llm.gateway.dispatch.read_fields", fail)
         assert post(PATH, json=ask).status_code == 500
     yield
     site.run(site.chat.stop())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from citadel_llm.gateway.errors import EngineDownError, EngineError, EngineTimeoutError
-from citadel_llm.gateway.wire.heads import Header
+from citadel_llm.gateway.wire.heads import AnswerHead
 from citadel_llm.gateway.wire.upstream import Connection, EngineClient, UnixAddress
 
 REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -30,13 +30,17 @@ class Recorder:
         self._tell(connection)
         connection.ask(self, REQUEST)
 
-    def on_head(self, status: int, headers: list[Header]) -> None:
-        self._tell(status)
+    def on_head(self, head: AnswerHead) -> None:
+        self._tell(head.status)
 
     def on_data(self, data: bytes) -> None:
         self._tell(data)
 
     def on_end(self) -> None:
+        self._tell("end")
+
+    def on_whole(self, head: AnswerHead, body: bytes) -> None:
+        self.told += ["at once", head.status, body]
         self._tell("end")
 
     def on_failed(self, error: EngineError, *, reused: bool) -> None:
@@ -97,6 +101,36 @@ async def test_a_connection_is_used_again(tmp_path: Path) -> None:
         assert second.told[0] is first.told[0]
         await ask(client, fresh=True)
         assert engine.accepted == 2
+
+
+async def test_an_answer_whose_head_is_known_comes_at_once(tmp_path: Path) -> None:
+    async with running(tmp_path) as (engine, client):
+        head = b"HTTP/1.1 200 OK\r\nx: y\r\ncontent-length: %d\r\n\r\n"
+        told = []
+        for answer in (head % 2 + b"ok", head % 5 + b"again", head % 0, ANSWER, ANSWER):
+            engine.answer = answer
+            told.append((await ask(client)).told[1:])
+        assert told == [
+            [200, b"ok", "end"],
+            ["at once", 200, b"again", "end"],
+            ["at once", 200, b"", "end"],
+            [200, b"ok", "end"],
+            ["at once", 200, b"ok", "end"],
+        ]
+        # An interim answer before it, or another status: not the same head.
+        engine.answer = b"HTTP/1.1 103 Early Hints\r\n\r\n" + ANSWER
+        assert (await ask(client)).told[1:] == [200, b"ok", "end"]
+        engine.answer = ANSWER.replace(b"200 OK", b"500 Oh")
+        assert [(await ask(client)).told[1:] for _ in range(2)] == [[500, b"ok", "end"]] * 2
+        assert engine.accepted == 1
+
+
+async def test_an_engine_that_speaks_unasked_is_asked_on_another_connection(tmp_path: Path) -> None:
+    async with running(tmp_path) as (engine, client):
+        engine.answer = ANSWER + b"HTTP/1.1 200 OK\r\nx: "
+        for _ in range(3):
+            assert (await ask(client)).told[1:] == [200, b"ok", "end"]
+        assert engine.accepted == 3
 
 
 async def test_idle_connections_are_given_up_before_the_engine_does(tmp_path: Path) -> None:

@@ -6,23 +6,21 @@ from typing import TYPE_CHECKING
 from citadel_llm.gateway.errors import GatewayError, error_event, error_response
 from citadel_llm.gateway.usage_reader import UsageReader
 from citadel_llm.gateway.wire.heads import (
+    CRLF,
     LAST_CHUNK,
-    Header,
+    AnswerHead,
     chunk,
     header_lines,
-    passed_on,
     response_head,
 )
 
 if TYPE_CHECKING:
+    import asyncio
+
     from citadel_llm.gateway.exchange import Exchange
 
 # An event that is longer than this is not waited for; only its failing half way would then be misread.
 _HELD_LIMIT = 1 << 20
-
-_EVENT_STREAM = b"text/event-stream"
-# Or a reverse proxy in front holds events back until it has many.
-_UNBUFFERED = b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"
 
 
 class WholeEvents:
@@ -60,6 +58,9 @@ def _after(data: bytes, mark: bytes) -> int:
 class Answer:
     """Writes the answer of one exchange to its client.
 
+    Args:
+        transport: The client's.
+
     Attributes:
         begun: Whether the client has got any of it.
         relayed: Whether the client has got any of an engine's answer.
@@ -69,58 +70,47 @@ class Answer:
         usage: How many tokens it took, as far as is known.
     """
 
-    __slots__ = (
-        "_chunked",
-        "_events",
-        "_exchange",
-        "_head",
-        "_strip_usage",
-        "begun",
-        "first_byte_at",
-        "relayed",
-        "sent",
-        "status",
-        "usage",
-    )
+    # What each begins as. It does not hold its exchange, which holds it: both are freed at once.
+    begun = relayed = False
+    status = 0
+    first_byte_at: float | None = None
+    sent = 0
+    _head = b""
+    _chunked = False
+    _events: WholeEvents | None = None
+    _strip_usage = False
 
-    def __init__(self, exchange: "Exchange") -> None:
-        self._exchange = exchange
-        self._head = b""
-        self._chunked = False
-        self._events: WholeEvents | None = None
-        self._strip_usage = False
-        self.begun = self.relayed = False
-        self.status = 0
-        self.first_byte_at: float | None = None
-        self.sent = 0
+    def __init__(self, transport: "asyncio.Transport") -> None:
+        self._transport = transport
         self.usage = UsageReader()
 
-    def on_head(self, status: int, headers: list[Header], *, strip_usage: bool) -> None:
+    def on_head(self, exchange: "Exchange", head: AnswerHead, *, strip_usage: bool) -> None:
         """The engine's head has come. It is written with the first byte: before it, no answer has begun."""
-        self.status = status
+        self.status = head.status
         # An engine that failed may have said more than this one does.
         self._events, self._chunked = None, False
-        length = kind = b""
-        for name, value in headers:
-            if name == b"content-type":
-                kind = value
-            elif name == b"content-length":
-                length = value
-        blocks = [passed_on(headers)]
-        if kind.startswith(_EVENT_STREAM):
+        length = head.length
+        if head.events:
             self._events = WholeEvents()
             self._strip_usage = strip_usage
-            blocks.append(_UNBUFFERED)
             length = b""
+        framing = b""
         if length:
-            blocks.append(b"content-length: %b\r\n" % length)
-        elif self._exchange.chunked:
+            framing = b"content-length: %b\r\n" % length
+        elif exchange.head.chunked:
             self._chunked = True
-            blocks.append(b"transfer-encoding: chunked\r\n")
+            framing = b"transfer-encoding: chunked\r\n"
         else:
             # HTTP/1.0: the end of the connection is the end of the answer.
-            self._exchange.keep_alive = False
-        self._head = self._complete_head(status, blocks)
+            exchange.keep_alive = False
+        self._head = b"".join((head.lines, framing, exchange.own_lines(), CRLF))
+
+    def on_whole(self, exchange: "Exchange", head: AnswerHead, body: bytes, now: float) -> None:
+        """Pass on an answer that came at once, and is no stream."""
+        self.status = head.status
+        self.relayed = True
+        self.usage.whole(body)
+        self._write_whole(exchange, head.lines, body, now)
 
     def on_data(self, data: bytes, now: float) -> None:
         """Pass some of the engine's answer on."""
@@ -138,7 +128,7 @@ class Answer:
             self.begun = self.relayed = True
             self.first_byte_at = now
             data = self._head + data
-        self._exchange.client.transport.write(data)
+        self._transport.write(data)
 
     def on_end(self) -> None:
         """The engine's answer is complete."""
@@ -154,52 +144,43 @@ class Answer:
             self.begun = self.relayed = True
             last = self._head + last
         if last:
-            self._exchange.client.transport.write(last)
+            self._transport.write(last)
 
-    def break_off(self, error: GatewayError) -> None:
+    def break_off(self, exchange: "Exchange", error: GatewayError) -> None:
         """End an answer that has begun and cannot go on, so that nobody takes it for a whole one.
 
         A stream ends with an event that says so. Any other answer stays unfinished, which every HTTP client
         notices by its length.
         """
-        exchange = self._exchange
         if self._events is not None:
             event = error_event(error, exchange.path.stream_errors, exchange.request_id)
-            last = chunk(event) + LAST_CHUNK if self._chunked else event
-            exchange.client.transport.write(last)
+            self._transport.write(chunk(event) + LAST_CHUNK if self._chunked else event)
         else:
             exchange.keep_alive = False
-            if self._chunked or exchange.chunked:
-                exchange.client.transport.close()
+            if exchange.head.chunked:
+                self._transport.close()
             else:
-                exchange.client.transport.abort()
+                self._transport.abort()
 
-    def refuse(self, error: GatewayError) -> None:
+    def refuse(self, exchange: "Exchange", error: GatewayError) -> None:
         """Answer with an error of the gateway's."""
-        exchange = self._exchange
         response = error_response(error, exchange.path.dialect, exchange.request_id)
         self.status = response.status_code
         body = bytes(response.body)
-        self._write_whole(self._complete_head(self.status, [header_lines(response.raw_headers)]), body)
-
-    def pass_error(self, status: int, headers: list[Header], body: bytes) -> None:
-        """Answer with an error of the engine's, as it came."""
-        self.status = status
-        length = b"content-length: %d\r\n" % len(body)
-        self._write_whole(self._complete_head(status, [passed_on(headers), length]), body)
-
-    def _write_whole(self, head: bytes, body: bytes) -> None:
+        head = response_head(self.status, header_lines(response.raw_headers), exchange.own_lines())
+        self._transport.write(head + body)
         self.begun = True
         self.first_byte_at = monotonic()
         self.sent = len(body)
-        self._exchange.client.transport.write(head + body)
 
-    def _complete_head(self, status: int, blocks: list[bytes]) -> bytes:
-        exchange = self._exchange
-        blocks.append(exchange.extra_headers())
-        blocks.append(exchange.client.common_headers())
-        if exchange.client.draining:
-            exchange.keep_alive = False
-        if not exchange.keep_alive:
-            blocks.append(b"connection: close\r\n")
-        return response_head(status, blocks)
+    def pass_error(self, exchange: "Exchange", head: AnswerHead, body: bytes) -> None:
+        """Answer with an error of the engine's, as it came."""
+        self.status = head.status
+        self._write_whole(exchange, head.lines, body, monotonic())
+
+    def _write_whole(self, exchange: "Exchange", lines: bytes, body: bytes, now: float) -> None:
+        length = b"content-length: %d\r\n" % len(body)
+        self._transport.write(b"".join((lines, length, exchange.own_lines(), CRLF, body)))
+        self.begun = True
+        self.first_byte_at = now
+        self.sent = len(body)

@@ -14,11 +14,9 @@ from citadel_llm.gateway.errors import (
     RequestTimeoutError,
     ServerError,
 )
-from citadel_llm.gateway.headers import is_request_id
-from citadel_llm.gateway.paths import InferencePath
 from citadel_llm.gateway.traffic import Traffic
 from citadel_llm.gateway.unexpected import log_unexpected
-from citadel_llm.gateway.wire.heads import Header
+from citadel_llm.gateway.wire.heads import RequestHead
 from citadel_llm.store import KeyRecord
 
 if TYPE_CHECKING:
@@ -31,17 +29,15 @@ class Arrival(ABC):
     Args:
         traffic: What all requests share.
         client: The connection that it came by.
-        path: What was asked for.
-        headers: The request's, names in lower case.
-        keep_alive: Whether the connection is to live on afterwards.
-        chunked: Whether the client understands a chunked answer (HTTP/1.1).
+        head: The request's.
 
     Attributes:
+        keep_alive: Whether the connection is to live on afterwards.
         response_complete: Whether it is over; uvicorn's protocol looks at this, too.
         request_id: The client's own, or made here.
         number: Its name in the accounts, always made here.
-        address: The client's, as far as it is to be believed.
         began: When it arrived, by the monotonic clock.
+        began_unix: The same in Unix time.
         key: Whose it is, once that is known.
     """
 
@@ -52,28 +48,16 @@ class Arrival(ABC):
     _body_complete = False
     _started = False
 
-    def __init__(
-        self,
-        traffic: Traffic,
-        client: "GatewayProtocol",
-        path: InferencePath,
-        headers: list[Header],
-        *,
-        keep_alive: bool,
-        chunked: bool,
-    ) -> None:
+    def __init__(self, traffic: Traffic, client: "GatewayProtocol", head: RequestHead) -> None:
         self.traffic = traffic
         self.client = client
-        self.path = path
-        self.keep_alive = keep_alive
-        self.chunked = chunked
+        self.head = head
+        self.path = head.path
+        self.keep_alive = head.keep_alive
         self.began = monotonic()
         self.began_unix = time()
-        self.headers = dict(headers)
-        self.address = client.address
-        given = self.headers.get(b"x-request-id", b"").decode("latin-1")
         self.number = traffic.new_id()
-        self.request_id = given if given and is_request_id(given) else self.number
+        self.request_id = head.request_id or self.number
         self._body: list[bytes] = []
 
     # The request, as it comes in.
@@ -83,22 +67,24 @@ class Arrival(ABC):
         self._started = True
         self._guarded(self._authenticate)
 
+    def take_whole(self, body: bytes) -> None:
+        """Begin, with the whole body."""
+        self._body.append(body)
+        self._body_bytes = len(body)
+        self._body_complete = True
+        self.traffic.body_bytes += len(body)
+        self.start()
+
     def feed(self, data: bytes) -> None:
         """Take some of the body."""
         if self.response_complete:
             return
-        traffic, settings = self.traffic, self.traffic.settings
         self._body_bytes += len(data)
-        traffic.body_bytes += len(data)
+        self.traffic.body_bytes += len(data)
         self._body.append(data)
-        if not self._started:
-            # Pipelined: it can be refused when its turn comes, and reading is paused meanwhile.
-            return
-        if self._body_bytes > settings.max_body_bytes:
-            self.refuse(self._too_large())
-        elif traffic.body_bytes > settings.body_memory_bytes:
-            message = "Too many large requests are on their way just now; try again soon."
-            self.refuse(BodyMemoryError(message, retry_after=1))
+        if self._started:
+            # One that waits in a pipeline is looked at when its turn comes; meanwhile no more of it is read.
+            self._guarded(self._check_size)
 
     def feed_end(self) -> None:
         """The body is complete."""
@@ -106,30 +92,30 @@ class Arrival(ABC):
         if self._started and self.key is not None and not self.response_complete:
             self._guarded(self._admit)
 
-    def _authenticate(self) -> None:
-        announced = self.headers.get(b"content-length", b"")
-        limit = self.traffic.settings.max_body_bytes
-        if (announced.isdigit() and int(announced) > limit) or self._body_bytes > limit:
-            raise self._too_large()
-        credentials = self._credentials()
-        record = self.traffic.keys.find_now(credentials)
-        if record is None:
-            self.traffic.spawn(self._find_key(credentials))
-        else:
-            self._let_in(record)
-
-    def _credentials(self) -> str:
-        """The key that was sent.
+    def _check_size(self) -> None:
+        """Whether the body, as far as it is there or announced, may be as large as it is.
 
         Raises:
-            InvalidKeyError: None was.
+            BodyTooLargeError: It may not.
+            BodyMemoryError: It might, if there were not so many others just now.
         """
-        scheme, _, credentials = self.headers.get(b"authorization", b"").partition(b" ")
-        credentials = credentials.strip() if scheme.lower() == b"bearer" else b""
-        credentials = credentials or self.headers.get(b"x-api-key", b"").strip()
-        if not credentials:
+        settings, size = self.traffic.settings, max(self.head.length or 0, self._body_bytes)
+        if size > settings.max_body_bytes:
+            raise self._too_large()
+        if self.traffic.body_bytes > settings.body_memory_bytes:
+            message = "Too many large requests are on their way just now; try again soon."
+            raise BodyMemoryError(message, retry_after=1)
+
+    def _authenticate(self) -> None:
+        self._check_size()
+        head, keys = self.head, self.traffic.keys
+        record = keys.find_hash(head.key_hash)
+        if record is not None:
+            self._let_in(record)
+        elif head.credentials:
+            self.traffic.spawn(self._find_key(head.credentials))
+        else:
             raise InvalidKeyError("No API key was sent. Send it in the header 'Authorization: Bearer ck-…'.")
-        return credentials.decode("latin-1")
 
     async def _find_key(self, credentials: str) -> None:
         """Look a key up that memory does not know: it may have been made a moment ago."""
@@ -158,7 +144,7 @@ class Arrival(ABC):
         self.response_complete = True
         self._free_body()
 
-    def _take_body(self) -> bytes:
+    def take_body(self) -> bytes:
         """The whole body, in one piece."""
         if len(self._body) != 1:
             self._body = [b"".join(self._body)]

@@ -108,17 +108,17 @@ class KeyCache:
         self._next_read: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._snapshots = None if snapshot is None else _SnapshotWriter(snapshot)
 
-    def find_now(self, plaintext: str) -> KeyRecord | None:
-        """The record of a key that works now and is known here; microseconds, and never waits.
+    def find_hash(self, key_hash: str) -> KeyRecord | None:
+        """The record of a key that works now and is known here, by its hash; never waits.
 
         None is not the last word: the key may be newer than the last reading. `find` looks.
         """
-        if self._keys is None:
-            return None
-        entry = self._keys.by_hash.get(sha256(plaintext.encode(errors="replace")).hexdigest())
-        if entry is None or entry[1] <= time.time():
-            return None
-        return entry[0]
+        entry = self._keys.by_hash.get(key_hash) if self._keys is not None else None
+        return entry[0] if entry is not None and time.time() < entry[1] else None
+
+    def find_now(self, plaintext: str) -> KeyRecord | None:
+        """The same by the key itself."""
+        return self.find_hash(sha256(plaintext.encode(errors="replace")).hexdigest())
 
     async def find(self, plaintext: str) -> KeyRecord | None:
         """The record of a key that works, or None. Waits for one reading of the store if it is not known.

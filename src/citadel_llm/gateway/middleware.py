@@ -81,8 +81,8 @@ class _Answer:
                 route=call.route,
                 status=status,
                 error=call.error,
-                first_byte_ms=milliseconds(self._first_byte),
-                duration_ms=milliseconds(duration) or 0.0,
+                first_byte_ms=None if self._first_byte is None else milliseconds(self._first_byte),
+                duration_ms=milliseconds(duration),
                 bytes=self._bytes,
                 client=(scope.get("client") or ("", 0))[0],
             )

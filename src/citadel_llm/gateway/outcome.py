@@ -55,24 +55,23 @@ def note(exchange: "Exchange", status: int, now: float) -> None:
             tallies.count_pace(model, (duration - first_byte) / (tokens_out - 1))
     if key is not None and key.team:
         tallies.count_team(key.team, tokens)
-    traffic.access_log.write(
-        AccessLine(
-            exchange.request_id,
-            key.id if key is not None else "",
-            "POST",
-            route,
-            status,
-            exchange.error,
-            milliseconds(first_byte),
-            milliseconds(duration) or 0.0,
-            answer.sent,
-            exchange.address,
-            model,
-            exchange.engine_id,
-            streamed,
-            exchange.attempts,
-            milliseconds(exchange.queue_seconds) or 0.0,
-            tokens_in,
-            tokens_out,
-        )
+    line = AccessLine(
+        exchange.request_id,
+        "" if key is None else key.id,
+        "POST",
+        route,
+        status,
+        exchange.error,
+        None if first_byte is None else milliseconds(first_byte),
+        milliseconds(duration),
+        answer.sent,
+        exchange.head.address,
+        model,
+        exchange.engine_id,
+        streamed,
+        exchange.attempts,
+        milliseconds(exchange.queue_seconds) if exchange.queue_seconds else 0.0,
+        tokens_in,
+        tokens_out,
     )
+    traffic.access_log.write(line)

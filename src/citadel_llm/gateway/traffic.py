@@ -20,6 +20,7 @@ from citadel_llm.gateway.routing import EngineRegistry
 if TYPE_CHECKING:
     from citadel_llm.gateway.exchange import Exchange
     from citadel_llm.gateway.tracing import Tracer
+    from citadel_llm.gateway.wire.heads import Header
     from citadel_llm.gateway.wire.server import GatewayProtocol
 
 # How exact the time limits are. They are seconds to minutes long; a timer for each request would cost more.
@@ -61,6 +62,7 @@ class Traffic:
         self.tracer = _tracer(settings)
         self.loop = asyncio.get_running_loop()
         self.body_bytes = 0
+        self.common_headers: tuple[list[Header], bytes] = ([], b"")
         self.exchanges: set[Exchange] = set()
         self.connections: set[GatewayProtocol] = set()
         self._run = secrets.token_hex(8)

@@ -37,12 +37,10 @@ class UsageReader:
         pieces: How many events of a stream have passed, which is about how many tokens.
     """
 
-    __slots__ = ("_tail", "found", "pieces", "tokens_cached", "tokens_in", "tokens_out")
-
-    def __init__(self) -> None:
-        self.tokens_in = self.tokens_cached = self.tokens_out = self.pieces = 0
-        self.found = False
-        self._tail = b""
+    # What each begins as.
+    tokens_in = tokens_cached = tokens_out = pieces = 0
+    found = False
+    _tail = b""
 
     def events(self, data: bytes, *, strip: bool) -> bytes:
         """Look at whole events of a stream; return what the client is to get of them.
@@ -69,6 +67,10 @@ class UsageReader:
                     continue
             kept += event
         return bytes(kept)
+
+    def whole(self, data: bytes) -> None:
+        """Look at an answer in one piece, all of which is there."""
+        self._read(data)
 
     def part(self, data: bytes) -> None:
         """Look at a part of an answer in one piece."""

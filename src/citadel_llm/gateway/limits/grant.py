@@ -39,8 +39,7 @@ class Grant:
         self._at_once = limits.at_once
         self._open = True
 
-    @property
-    def headers(self) -> bytes:
+    def header_lines(self) -> bytes:
         """Lines for the answer's head, `x-ratelimit-limit-requests: 60` and so on, as things are now."""
         return self._limits.header_lines()
 
@@ -74,8 +73,7 @@ class FreeGrant(Grant):
     def __init__(self) -> None:
         """Hold nothing."""
 
-    @property
-    def headers(self) -> bytes:
+    def header_lines(self) -> bytes:
         """None."""
         return b""
 

@@ -5,8 +5,6 @@ from math import ceil
 from citadel_llm.gateway.limits.minute import MinuteWindow
 from citadel_llm.gateway.limits.windows import MINUTE
 
-_SECONDS_A_MINUTE = int(MINUTE)
-
 
 def spell(seconds: float) -> str:
     """A time as OpenAI writes it, rounded up: `0s`, `120ms`, `7s`, `6m0s`, `1h0m0s`."""
@@ -37,7 +35,10 @@ def lines(template_of: bytes, window: MinuteWindow, now: float) -> bytes:
     if now >= window.stale_at:
         window.advance(now)
     left = window.limit - window.own - window.others
-    return template_of % (max(0, left), _spelled(window.reset(now)))
+    seconds = window.reset(now)
+    # Nearly always a whole number of the last minute's seconds, for it is asked just after a request.
+    spelled = _SPELLED[ceil(seconds)] if 1 <= seconds <= MINUTE else spell(seconds).encode()
+    return template_of % (max(0, left), spelled)
 
 
 def fields(window: MinuteWindow, now: float) -> dict[str, str]:
@@ -46,11 +47,4 @@ def fields(window: MinuteWindow, now: float) -> dict[str, str]:
     return dict(line.split(": ", 1) for line in text.splitlines())
 
 
-# Nearly always a whole number of the last minute's seconds, for it is asked just after a request.
-_SPELLED = tuple(spell(seconds).encode() for seconds in range(_SECONDS_A_MINUTE + 1))
-
-
-def _spelled(seconds: float) -> bytes:
-    if 1 <= seconds <= _SECONDS_A_MINUTE:
-        return _SPELLED[ceil(seconds)]
-    return spell(seconds).encode()
+_SPELLED = tuple(spell(seconds).encode() for seconds in range(int(MINUTE) + 1))

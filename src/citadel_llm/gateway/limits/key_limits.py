@@ -122,8 +122,10 @@ class KeyLimits:
         """OpenAI's headers for the limits of a minute, ready to write."""
         if not self._headers:
             return b""
-        now = monotonic()
-        return b"".join([lines(template_of, window, now) for template_of, window in self._headers])
+        now, text = monotonic(), b""
+        for template_of, window in self._headers:
+            text += lines(template_of, window, now)
+        return text
 
     @property
     def holds(self) -> bool:

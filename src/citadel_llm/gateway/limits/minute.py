@@ -88,8 +88,10 @@ class MinuteWindow(Window):
 
     def reset(self, now: float) -> float:
         """Seconds until nothing that was used so far counts any more."""
-        ends = [log[-1].last for log in (self._log, self._others_log) if log]
-        return max(max(ends, default=-inf) + MINUTE - now, 0.0)
+        newest = self._log[-1].last if self._log else -inf
+        if self._others_log:
+            newest = max(newest, self._others_log[-1].last)
+        return newest + MINUTE - now if newest > now - MINUTE else 0.0
 
     def count_alone(self, gateways: int) -> None:
         """Go on without the store, and without what others used."""

@@ -18,7 +18,8 @@ from citadel_llm.gateway.errors import (
 )
 from citadel_llm.gateway.exchange import Exchange
 from citadel_llm.gateway.paths import BY_PATH
-from citadel_llm.gateway.wire.heads import header_lines, response_head
+from citadel_llm.gateway.wire.heads import RequestHead, header_lines, response_head
+from citadel_llm.gateway.wire.known_head import KnownHead
 
 if TYPE_CHECKING:
     import asyncio
@@ -57,16 +58,10 @@ class GatewayProtocol(HttpToolsProtocol):
         self.cycle: Any = None
         self._in_hand: Any = None
         self._whole = False
-
-    @property
-    def address(self) -> str:
-        """The client's address, as far as it is to be believed."""
-        peer = self.client[0] if self.client else ""
-        proxies = self.traffic.proxies
-        if not proxies:
-            return peer
-        forwarded = [value.decode("latin-1") for name, value in self.headers if name == b"x-forwarded-for"]
-        return proxies.client(peer, forwarded)
+        # Whether the parser is between two messages; then, what came next; and a head that came before.
+        self._between = True
+        self._begin = b""
+        self._known: KnownHead[RequestHead] | None = None
 
     # asyncio's.
 
@@ -93,15 +88,24 @@ class GatewayProtocol(HttpToolsProtocol):
         if self.phase == "closing":
             return
         if self.phase == "idle":
+            known = self._known
+            # Of the next message the parser may have had a part already, behind the one before.
+            body = known.body_of(data) if known is not None and self._between else None
+            if known is not None and body is not None:
+                self._take_whole(known.meaning, body)
+                return
             self._enter("head")
             self._head_bytes = 0
         elif self.phase == "body":
             self.since = monotonic()
         # Of what is sent ahead while an answer is under way, no more than a head is read.
         ahead = self.phase == "answer"
+        if self._between:
+            self._begin = data
         if ahead or self.phase == "head":
             self._head_bytes += len(data)
         super().data_received(data)
+        self._begin = b""
         if self._head_bytes <= _HEAD_LIMIT:
             return
         if self.phase == "head":
@@ -132,6 +136,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
+        self._between = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header has come."""
@@ -142,20 +147,19 @@ class GatewayProtocol(HttpToolsProtocol):
         if self.phase == "head":
             self._begin_body()
         self._whole = False
+        # Of several heads that came at once, only the first is at the beginning.
+        begin, self._begin = self._begin, b""
         path = _PATHS.get(self._path())
         if path is None or self.parser.get_method() != b"POST":
             self._hand_to_asgi()
             return
-        version = self.parser.get_http_version()
-        exchange = Exchange(
-            self.traffic,
-            self,
-            path,
-            self.headers,
-            keep_alive=version != "1.0" and self.parser.should_keep_alive() and not self.draining,
-            chunked=version != "1.0",
-        )
-        self.expect_100_continue = exchange.headers.get(b"expect", b"").lower() == b"100-continue"
+        chunked = self.parser.get_http_version() != "1.0"
+        keep_alive = chunked and self.parser.should_keep_alive()
+        head = RequestHead(path, self.headers, self._address(), keep_alive=keep_alive, chunked=chunked)
+        if begin and head.may_come_again:
+            self._known = KnownHead.of(begin, head)
+        exchange = Exchange(self.traffic, self, head)
+        self.expect_100_continue = head.headers.get(b"expect", b"").lower() == b"100-continue"
         before, self.cycle = self.cycle, exchange
         if before is None or before.response_complete:
             self._start_asgi_task(exchange, self.app)
@@ -173,7 +177,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """A request is complete."""
-        self._whole = True
+        self._whole = self._between = True
         if self.phase == "body":
             self._enter("answer")
             self._head_bytes = 0
@@ -185,6 +189,15 @@ class GatewayProtocol(HttpToolsProtocol):
         if cycle.response_complete and self.phase == "answer" and not self.pipeline:
             # It was answered before it was complete, and the connection lives on.
             self._enter("idle")
+
+    def _take_whole(self, head: RequestHead, body: bytes) -> None:
+        """A request that needs no parser: its head is known, and all of it is there."""
+        self.phase = "answer"
+        self.expect_100_continue = False
+        self._head_bytes = 0
+        self._whole = True
+        exchange = self.cycle = self._in_hand = Exchange(self.traffic, self, head)
+        exchange.take_whole(body)
 
     def _hand_to_asgi(self) -> None:
         url, headers = self.url, self.headers
@@ -210,7 +223,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         if self.pipeline:
             # Not from here: a pipeline of requests that are refused at once would go as deep as it is long.
             self.traffic.loop.call_soon(self._start_next)
@@ -242,29 +256,35 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def has_much_to_come(self, exchange: Exchange) -> bool:
         """Whether much of the request's body is still to come, or nobody knows how much."""
-        announced = exchange.headers.get(b"content-length", b"")
-        return not announced.isdigit() or int(announced) > _MUCH or self.expect_100_continue
+        length = exchange.head.length
+        return length is None or length > _MUCH or self.expect_100_continue
 
     def common_headers(self) -> bytes:
         """The header lines that every answer of this server has, such as the date."""
-        headers = self.server_state.default_headers
-        cached = _COMMON.get("last")
-        if cached is None or cached[0] is not headers:
-            cached = _COMMON["last"] = (headers, header_lines(headers))
-        return cached[1]
+        common, headers = self.traffic.common_headers, self.server_state.default_headers
+        if common[0] is not headers:
+            # uvicorn makes them anew each second, for the date.
+            common = self.traffic.common_headers = headers, header_lines(headers)
+        return common[1]
 
     @property
     def draining(self) -> bool:
         """Whether the server accepts no more: then each connection is closed after its next answer."""
-        return bool(getattr(self.server_state, "draining", False))
+        draining: bool = getattr(self.server_state, "draining", False)
+        return draining
 
-    def on_exchange_complete(self, exchange: Exchange) -> None:
+    def on_exchange_complete(self, exchange: Exchange, now: float) -> None:
         """An exchange has ended; the next one's turn has come."""
         if not exchange.keep_alive:
             self._close_soon()
         if self.transport.is_closing() or self.phase == "closing":
             return
-        self.on_response_complete()
+        if self.pipeline or self.phase != "answer" or self.flow.read_paused:
+            self.on_response_complete()
+        else:
+            self.server_state.total_requests += 1
+            self.phase = "idle"
+            self.since = now
 
     # The time limits.
 
@@ -295,6 +315,15 @@ class GatewayProtocol(HttpToolsProtocol):
         # A client that takes this for its proxy names the host, too (RFC 9112, 3.2.2).
         return path if path.startswith(b"/") else b"/" + path.partition(b"://")[2].partition(b"/")[2]
 
+    def _address(self) -> str:
+        """The client's address, as far as it is to be believed."""
+        peer = self.client[0] if self.client else ""
+        proxies = self.traffic.proxies
+        if not proxies:
+            return peer
+        forwarded = [value.decode("latin-1") for name, value in self.headers if name == b"x-forwarded-for"]
+        return proxies.client(peer, forwarded)
+
     def _begin_body(self) -> None:
         self._enter("body")
         settings = self.traffic.settings
@@ -319,7 +348,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if self.cycle is None or self.cycle.response_complete:
             response = error_response(error, "openai", self.traffic.new_id())
             headers = header_lines(response.raw_headers) + b"connection: close\r\n"
-            head = response_head(response.status_code, [headers, self.common_headers()])
+            head = response_head(response.status_code, headers, self.common_headers())
             self.transport.write(head + bytes(response.body))
         self._close_soon()
 
@@ -330,6 +359,3 @@ class GatewayProtocol(HttpToolsProtocol):
             self.transport.write_eof()
         else:
             self.transport.close()
-
-
-_COMMON: dict[str, tuple[Any, bytes]] = {}

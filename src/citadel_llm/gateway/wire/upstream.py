@@ -8,6 +8,7 @@ import asyncio
 import ssl
 from collections import deque
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -19,7 +20,8 @@ from citadel_llm.gateway.errors import (
     EngineFailedError,
     EngineTimeoutError,
 )
-from citadel_llm.gateway.wire.heads import Header
+from citadel_llm.gateway.wire.heads import AnswerHead, Header
+from citadel_llm.gateway.wire.known_head import KnownHead
 
 RETRY_AFTER = 2
 """Seconds after which a client may try an engine again that is down: about two health checks."""
@@ -63,14 +65,20 @@ class Asker(Protocol):
     def on_connected(self, connection: "Connection") -> None:
         """The connection is there: send the request."""
 
-    def on_head(self, status: int, headers: list[Header]) -> None:
-        """The answer's head has come; names in lower case."""
+    def on_head(self, head: AnswerHead) -> None:
+        """The answer's head has come."""
 
     def on_data(self, data: bytes) -> None:
         """Some of the answer's body has come."""
 
     def on_end(self) -> None:
         """The answer is complete. The connection has gone back already."""
+
+    def on_whole(self, head: AnswerHead, body: bytes) -> None:
+        """All of the answer has come at once, of status 200: instead of the three above.
+
+        The head is that of another answer, whose length may have been another.
+        """
 
     def on_failed(self, error: EngineError, *, reused: bool) -> None:
         """There will be no more. `reused`: on a kept connection that gave nothing; it may just have aged."""
@@ -86,6 +94,8 @@ class Connection(asyncio.Protocol):
         self._asker: Asker | None = None
         self._headers: list[Header] = []
         self._head_bytes = 0
+        # What came last, while a head that it begins with may be worth remembering.
+        self._begin = b""
         self._heard = False
         self._served = 0
         self._paused = False
@@ -138,11 +148,22 @@ class Connection(asyncio.Protocol):
             # An engine that speaks without having been asked cannot be understood.
             self._close()
             return
-        self._heard = True
+        if not self._heard:
+            self._heard = True
+            known = self._client.known_head
+            body = known.body_of(data) if known is not None else None
+            if known is not None and body is not None:
+                asker, self._asker = self._asker, None
+                self._served += 1
+                self._go_back()
+                asker.on_whole(known.meaning, body)
+                return
+            self._begin = data
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail(EngineFailedError(self._client.broke_off))
+        self._begin = b""
 
     def eof_received(self) -> None:
         """From the event loop: the transport closes."""
@@ -157,6 +178,8 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """From the parser."""
+        if self._asker is None:
+            raise ValueError("it speaks without having been asked")
         self._headers = []
         self._head_bytes = 0
 
@@ -170,8 +193,14 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """From the parser."""
         status = self._parser.get_status_code()
-        if self._asker is not None and status >= 200:  # noqa: PLR2004 - below are interim answers
-            self._asker.on_head(status, self._headers)
+        if self._asker is None or status < 200:  # noqa: PLR2004 - below are interim answers
+            # What follows those is no longer at the beginning.
+            self._begin = b""
+            return
+        head = AnswerHead(status, self._headers)
+        if self._begin and head.length and status == HTTPStatus.OK and self._parser.should_keep_alive():
+            self._client.known_head = KnownHead.of(self._begin, head)
+        self._asker.on_head(head)
 
     def on_body(self, data: bytes) -> None:
         """From the parser."""
@@ -185,12 +214,17 @@ class Connection(asyncio.Protocol):
         asker, self._asker = self._asker, None
         self._served += 1
         if self._parser.should_keep_alive():
-            self.resume()
-            self._client.keep(self)
+            self._go_back()
         else:
             self._close()
         if asker is not None:
             asker.on_end()
+
+    def _go_back(self) -> None:
+        """Be kept for the next request."""
+        if self._paused:
+            self.resume()
+        self._client.keep(self)
 
     def _fail(self, error: EngineError) -> None:
         asker, self._asker = self._asker, None
@@ -220,8 +254,8 @@ class _Page:
         else:
             connection.ask(self, self._request)
 
-    def on_head(self, status: int, headers: list[Header]) -> None:  # noqa: ARG002
-        self._status = status
+    def on_head(self, head: AnswerHead) -> None:
+        self._status = head.status
 
     def on_data(self, data: bytes) -> None:
         self._body += data
@@ -230,6 +264,11 @@ class _Page:
         self.connection = None
         if not self.done.done():
             self.done.set_result((self._status, bytes(self._body)))
+
+    def on_whole(self, head: AnswerHead, body: bytes) -> None:
+        self.on_head(head)
+        self.on_data(body)
+        self.on_end()
 
     def on_failed(self, error: EngineError, *, reused: bool) -> None:  # noqa: ARG002
         self.connection = None
@@ -253,6 +292,8 @@ class EngineClient:
         self._loop = asyncio.get_running_loop()
         self._idle: deque[Connection] = deque()
         self._connecting: set[asyncio.Task[None]] = set()
+        self.known_head: KnownHead[AnswerHead] | None = None
+        """That of an answer before: the next one's is the same but for its length, and the date."""
         self.broke_off = f"The engine of the model '{name}' broke off; try again."
         self.headers = b"host: %b\r\n%b" % (address.host, address.headers)
         """Header lines that every request carries."""
