@@ -129,6 +129,18 @@ def test_a_gateway_that_runs_is_replaced_without_a_gap(
     assert machine.called == [f"{verb} citadel-gateway.service"]
 
 
+def test_systemd_replaces_a_gateways_workers_with_the_first(run: Run, machine: Machine) -> None:
+    machine.configure(gateway={"workers": 2, "limits": {"store": "valkey://127.0.0.1/0"}})
+    new = block("active", "running", MainPID="999")
+    machine.is_seen_as([RUNNING, RUNNING], [RUNNING, RUNNING], [new, new])
+    assert run("restart", "gateway").exit_code == 0
+    assert machine.called == ["reload citadel-gateway.service"]
+    machine.is_seen_as([RUNNING, RUNNING], [RUNNING, RUNNING], [new, RUNNING])
+    result = run("restart", "gateway")
+    assert result.exit_code == 1
+    assert "gateway.2 goes on as it was: see `citadel logs gateway.2`" in result.output
+
+
 def test_a_gateway_that_does_not_come_up_is_told(run: Run, machine: Machine) -> None:
     machine.is_seen_as([RUNNING])
     machine.answers("Job for citadel-gateway.service failed.", 1)

@@ -22,10 +22,11 @@ pytestmark = [
 BUILDS = ("cpu", "cuda")
 # The newest directives are rendered for a systemd that knows them; the judge here may be older.
 VERSION = 252
-UNITS = ("citadel.target", "citadel.slice", "citadel-gateway.service", "citadel-engine@.service")
+GATEWAYS = ("citadel-gateway.service", "citadel-gateway@.service")
+UNITS = ("citadel.target", "citadel.slice", *GATEWAYS, "citadel-engine@.service")
 
 # Most exposure (0 to 10) that a unit may have, as `systemd-analyze security` counts it.
-LIMITS = {"citadel-gateway.service": 1.5, "citadel-engine@.service": 2.5}
+LIMITS = {**dict.fromkeys(GATEWAYS, 1.5), "citadel-engine@.service": 2.5}
 
 
 @pytest.fixture(scope="module")
@@ -105,11 +106,20 @@ def test_a_service_is_supervised(rendered: Path, unit: str) -> None:
         "Restart=on-failure",
         "RestartPreventExitStatus=2",
         "PartOf=citadel.target",
-        "WantedBy=citadel.target",
         "Slice=citadel.slice",
     ):
         assert line in lines, line
     assert any(line.startswith("WatchdogSec=") for line in lines)
+    assert any(line.startswith("WantedBy=citadel.target") for line in lines)
+
+
+def test_a_further_worker_of_the_gateway_differs_in_little(rendered: Path) -> None:
+    first, further = (set((rendered / "cpu" / unit).read_text().splitlines()) for unit in GATEWAYS)
+    kinds = {line.partition("=")[0] for line in first ^ further if not line.startswith("#")}
+    assert kinds == {
+        *("Description", "After", "Wants", "StopPropagatedFrom", "ReloadPropagatedFrom", "WantedBy"),
+        *("ExecStart", "ExecReload", "RuntimeDirectory", "TimeoutStopSec", "FileDescriptorStoreMax"),
+    }
 
 
 def test_only_the_gpu_build_sees_devices(rendered: Path) -> None:

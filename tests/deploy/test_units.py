@@ -49,7 +49,7 @@ TARGET = unit("citadel.target", sub="active")
 
 
 def commands(
-    gateway: object, engine: object, leftover: tuple[str, ...] = (), target: object = TARGET
+    gateway: object, engine: object, leftover: tuple[object, ...] = (), target: object = TARGET
 ) -> list[str]:
     """What a start would have systemctl do."""
     plan = units.plan_start({GATEWAY: gateway, ENGINE: engine}, WANTED, list(leftover), target)
@@ -194,7 +194,37 @@ def test_only_what_vllm_serves_has_an_engine() -> None:
 
 
 def test_stops_the_engine_of_a_model_that_left_the_catalogue() -> None:
-    assert commands(unit(GATEWAY), unit(ENGINE), leftover=(OLD,)) == [f"stop {OLD}", f"disable {OLD}"]
+    old = unit(OLD)
+    assert commands(unit(GATEWAY), unit(ENGINE), leftover=(old,)) == [f"stop {OLD}", f"disable {OLD}"]
+
+
+def test_a_worker_that_is_no_longer_wanted_is_not_waited_for() -> None:
+    third = unit("citadel-gateway@3.service", hands_over=True)
+    assert commands(unit(GATEWAY), unit(ENGINE), leftover=(third,)) == [
+        "stop --no-block citadel-gateway@3.service",
+        "disable citadel-gateway@3.service",
+    ]
+
+
+def test_what_is_on_its_way_down_is_no_leftover() -> None:
+    class Module:
+        def run_command(self, command: list[str], check_rc: bool) -> tuple[int, str, str]:
+            assert (command[1], check_rc) == ("list-units", True)
+            lines = ["gateway@2.service loaded active running A", "gateway@3.service loaded deactivating x B"]
+            return 0, "\n".join(lines), ""
+
+    assert units.Systemctl(Module()).matching("gateway@*") == {"gateway@2.service"}
+
+
+def test_each_worker_of_the_gateway_is_a_service() -> None:
+    described = services.gateway_services(3, "release 1", 60, 60)
+    assert [each["name"] for each in described] == [
+        "citadel-gateway.service",
+        "citadel-gateway@2.service",
+        "citadel-gateway@3.service",
+    ]
+    assert all(each["hands_over"] and not each["on_demand"] for each in described)
+    assert len({each["revision"] for each in described}) == 1
 
 
 def test_starts_the_target_after_the_services() -> None:
@@ -207,7 +237,7 @@ def test_starts_the_target_after_the_services() -> None:
 
 def test_plans_a_stop() -> None:
     found = {GATEWAY: unit(GATEWAY), ENGINE: unit(ENGINE, "failed", "failed")}
-    plan = units.plan_stop(found, [OLD], TARGET)
+    plan = units.plan_stop(found, [unit(OLD)], TARGET)
     assert [" ".join(command) for command in plan.commands()] == [
         f"stop {GATEWAY} citadel.target {OLD}",
         f"disable {GATEWAY} {ENGINE} citadel.target {OLD}",

@@ -79,6 +79,16 @@ def test_a_model_means_all_its_engines() -> None:
     assert manager.find_services(settings, "small.2") == [second]
 
 
+def test_the_gateway_means_all_its_workers() -> None:
+    limits = SETTINGS.gateway.limits.model_copy(update={"store": "valkey://127.0.0.1/0"})
+    gateway = SETTINGS.gateway.model_copy(update={"workers": 2, "limits": limits})
+    settings = SETTINGS.model_copy(update={"gateway": gateway})
+    second = Service("gateway.2", "citadel-gateway@2.service")
+    assert manager.services_of(settings) == [GATEWAY, second, ENGINE]
+    assert manager.find_services(settings, "gateway") == [GATEWAY, second]
+    assert manager.find_services(settings, "gateway.2") == [second]
+
+
 def test_blocks_are_read_in_the_order_asked_for() -> None:
     gateway, engine = manager.parse_statuses([GATEWAY, ENGINE], f"{RUNNING}\n{NEVER_STARTED}", now=3600.0)
     assert gateway == ServiceStatus(

@@ -54,9 +54,13 @@ options:
   target:
     description: The target that groups the services.
     type: str
-  pattern:
-    description: Units that match it and are not in O(units) are stopped and disabled.
-    type: str
+  patterns:
+    description:
+      - Units that match one and are not in O(units) are stopped and disabled. One that hands over finishes
+        what it has begun, however long that takes, and is not waited for.
+    type: list
+    elements: str
+    default: []
 attributes:
   check_mode:
     support: full
@@ -70,7 +74,7 @@ EXAMPLES = r"""
     units:
       - {name: citadel-gateway.service, revision: 0a1b2c3d}
     target: citadel.target
-    pattern: citadel-engine@*.service
+    patterns: [citadel-engine@*.service]
 """
 
 RETURN = r"""
@@ -153,6 +157,7 @@ class Plan(NamedTuple):
 
     reload: bool
     stop: list[str]
+    dismiss: list[str]
     disable: list[str]
     enable: list[str]
     restart: list[str]
@@ -164,6 +169,7 @@ class Plan(NamedTuple):
         calls = [["daemon-reload"]] if self.reload else []
         verbs: list[tuple[list[str], list[str]]] = [
             (["stop"], self.stop),
+            (["stop", "--no-block"], self.dismiss),
             (["disable"], self.disable),
             (["enable"], self.enable),
             (["reset-failed"], self.start),
@@ -208,7 +214,7 @@ def parse(text: str, proc: Path = Path("/proc")) -> dict[str, Unit]:
 def plan_start(
     units: dict[str, Unit],
     wanted: dict[str, str],
-    leftover: list[str],
+    leftover: list[Unit],
     target: Unit | None,
     on_demand: frozenset[str] = frozenset(),
     *,
@@ -238,23 +244,25 @@ def plan_start(
         start.append(target.name)
     return Plan(
         reload=any(unit.outdated for unit in every),
-        stop=[*leftover, *still_up],
-        disable=[*leftover, *no_longer],
-        enable=[unit.name for unit in always if not unit.enabled and unit.name not in leftover],
+        stop=[*(unit.name for unit in leftover if not unit.hands_over), *still_up],
+        dismiss=[unit.name for unit in leftover if unit.hands_over],
+        disable=[*(unit.name for unit in leftover), *no_longer],
+        enable=[unit.name for unit in always if not unit.enabled],
         restart=[name for name in replace if name not in hand_over],
         start=start,
         hand_over=hand_over,
     )
 
 
-def plan_stop(units: dict[str, Unit], leftover: list[str], target: Unit | None) -> Plan:
+def plan_stop(units: dict[str, Unit], leftover: list[Unit], target: Unit | None) -> Plan:
     """Plan for services that shall not run."""
     every = [unit for unit in (*units.values(), target) if unit]
     running = [unit.name for unit in every if unit.active not in {"inactive", "failed"}]
     return Plan(
         reload=any(unit.outdated for unit in every),
-        stop=[*running, *leftover],
-        disable=[unit.name for unit in every if unit.enabled] + leftover,
+        stop=[*running, *(unit.name for unit in leftover)],
+        dismiss=[],
+        disable=[unit.name for unit in (*every, *leftover) if unit.enabled or unit in leftover],
         enable=[],
         restart=[],
         start=[],
@@ -282,8 +290,9 @@ class Systemctl:
         return {name: found[name] for name in names}
 
     def matching(self, pattern: str) -> set[str]:
-        """Name the units that match a pattern and are loaded or enabled."""
-        loaded = self.run("list-units", "--all", "--plain", "--no-legend", pattern).splitlines()
+        """Name the units that match a pattern and are enabled, or loaded and not yet on their way down."""
+        lines = self.run("list-units", "--all", "--plain", "--no-legend", pattern).splitlines()
+        loaded = [line for line in lines if "deactivating" not in line.split()[2:3]]
         enabled = (path.name for path in Path("/etc/systemd/system").glob("*.wants/*"))
         names = {line.split()[0] for line in loaded if line.strip()}
         return names | {name for name in enabled if fnmatch.fnmatch(name, pattern)}
@@ -362,7 +371,7 @@ def main() -> None:
             },
             "state": {"type": "str", "choices": ["started", "stopped", "ready"], "required": True},
             "target": {"type": "str"},
-            "pattern": {"type": "str"},
+            "patterns": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
@@ -374,10 +383,11 @@ def main() -> None:
     if module.params["state"] == "ready":
         look(module, systemctl, always)
 
-    target_name, pattern = module.params["target"], module.params["pattern"]
+    target_name = module.params["target"]
     units = systemctl.units([*wanted, target_name] if target_name else list(wanted))
     target = units.pop(target_name, None)
-    leftover = sorted(systemctl.matching(pattern) - set(wanted)) if pattern else []
+    matching = set[str]().union(*map(systemctl.matching, module.params["patterns"]))
+    leftover = list(systemctl.units(sorted(matching - set(wanted))).values())
     if module.params["state"] == "started":
         plan = plan_start(units, wanted, leftover, target, on_demand, handing_over=handing_over)
     else:

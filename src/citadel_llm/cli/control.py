@@ -62,11 +62,16 @@ def _change(verb: "Verb", names: list[str], wanted: str) -> None:
     units = [service.unit for service in services] if names else [manager.TARGET]
     verbs: dict[str, Verb] = {}
     statuses: list[ServiceStatus] = []
+    before: dict[str, int | None] = {}
     progress = _Progress()
     try:
         if verb == "restart" and names:
-            running = zip(services, manager.read_statuses(services), strict=True)
+            running = list(zip(services, manager.read_statuses(services), strict=True))
             verbs = {one.unit: "reload" for one, status in running if manager.replaces(one, status)}
+            before = {status.unit: status.pid for one, status in running if one.unit in verbs}
+            if manager.GATEWAY in verbs:
+                # systemd reloads its further workers with it, after it.
+                units = [unit for unit in units if unit == manager.GATEWAY or unit not in verbs]
         if verb != "stop":
             # Who starts by hand has looked at the cause; systemd would refuse after too many failures.
             for failed in (one for one in manager.read_statuses(services) if one.state == "failed"):
@@ -83,6 +88,11 @@ def _change(verb: "Verb", names: list[str], wanted: str) -> None:
         fail(f"\nnot waiting any longer: systemd goes on with the {verb}; see `citadel status`")
     finally:
         progress.clear()
+    complaints += [
+        f"{one.name} goes on as it was: see `citadel logs {one.name}`"
+        for one in statuses
+        if not complaints and one.unit in before and one.pid == before[one.unit]
+    ]
     _report(statuses, complaints, wanted, named=bool(names))
 
 

@@ -13,6 +13,7 @@ app = typer.Typer(
 
 \b
   citadel run gateway
+  citadel run gateway --worker 2
   citadel run engine ENGINE
 
 Ctrl-C lets it finish what is in flight; Ctrl-C again does not.
@@ -30,6 +31,9 @@ def gateway(
             "--hand-over", help="Take over from the gateway that runs, in the background, without a gap."
         ),
     ] = False,
+    worker: Annotated[
+        int, typer.Option("--worker", min=1, metavar="N", help="Which of its workers (gateway.workers).")
+    ] = 1,
 ) -> None:
     """Run the gateway: the OpenAI-compatible API."""
 
@@ -37,7 +41,7 @@ def gateway(
         from citadel_llm.gateway.service import GatewayService  # noqa: PLC0415 - the web framework is heavy
         from citadel_llm.services.base_service import run_service  # noqa: PLC0415
 
-        return run_service(functools.partial(GatewayService, follows=follows), directory)
+        return run_service(functools.partial(GatewayService, follows=follows, worker=worker), directory)
 
     if hand_over:
         from citadel_llm.services.hand_over import start_successor  # noqa: PLC0415

@@ -163,6 +163,9 @@ class Gateway(Part):
     """IP address to listen on."""
     port: Port = 8000
     """TCP port to listen on."""
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    """Processes that answer on it, of which each can keep one core busy. Several count limits together, in
+    `limits.store`; what is said here of requests at once and of memory, each has for itself."""
     database: str = "sqlite:////var/lib/citadel/gateway/citadel.db"
     """SQLAlchemy URL of the database that holds keys and usage; without a password."""
     database_password: SecretReference | None = None
@@ -256,6 +259,15 @@ class Gateway(Part):
         if self.database_password and self.database.startswith("sqlite"):
             message = "a SQLite file has no password: take it out, or name the server it is for in database"
             raise MisfitError(("database_password",), message)
+        return self
+
+    @model_validator(mode="after")
+    def _workers_count_together(self) -> "Gateway":
+        if self.workers > 1 and self.limits.store is None:
+            raise ValueError(
+                "workers above 1 want limits.store, to count limits together: valkey_state: present sets one"
+                " up and names it here; or workers: 1"
+            )
         return self
 
     @model_validator(mode="after")

@@ -38,6 +38,7 @@ from citadel_llm.gateway.proxies import BelievedProxies, TrustedProxies
 from citadel_llm.gateway.routing import EngineRegistry, peers
 from citadel_llm.gateway.state import State
 from citadel_llm.gateway.traffic import Traffic
+from citadel_llm.gateway.workers import ALONE, Workers
 from citadel_llm.store import KeyStore
 from citadel_llm.store.usage import UsageStore
 
@@ -45,16 +46,20 @@ _NOT_FOUND = 404
 _METHOD_NOT_ALLOWED = 405
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, workers: Workers = ALONE) -> FastAPI:
     """Make the gateway's ASGI application.
 
     Nothing is opened here: the lifespan connects to the key store and begins to watch the engines. A store
     or an engine that is away does not keep the app from starting.
+
+    Args:
+        settings: The host's settings.
+        workers: The processes that serve it; this one alone unless said.
     """
     app = FastAPI(
         title="Citadel",
         version=__version__,
-        lifespan=_lifespan(settings),
+        lifespan=_lifespan(settings, workers),
         openapi_url="/openapi.json" if settings.gateway.docs else None,
         docs_url=None,
         redoc_url=None,
@@ -81,7 +86,9 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextManager[State]]:
+def _lifespan(
+    settings: Settings, workers: Workers
+) -> Callable[[FastAPI], AbstractAsyncContextManager[State]]:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[State]:
         metrics = GatewayMetrics()
@@ -102,6 +109,7 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
                 engines=engines,
                 metrics=metrics,
                 traffic=traffic,
+                workers=workers,
                 started=int(time.time()),
             )
 

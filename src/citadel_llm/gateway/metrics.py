@@ -4,15 +4,16 @@ Labels are bounded: a model is one of the catalogue or empty, a route one of the
 clients send never becomes a label.
 """
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Info, Metric
+from prometheus_client import CollectorRegistry, Counter, Gauge, Info, Metric, generate_latest
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
 from citadel_llm import __version__
 from citadel_llm.gateway.tallies import Tallies
 
 
-class GatewayMetrics:
+class GatewayMetrics(Collector):
     """All metrics of one gateway, in a registry of their own."""
 
     def __init__(self) -> None:
@@ -64,3 +65,7 @@ class GatewayMetrics:
         for family in families:
             family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
         return families
+
+    def page(self) -> bytes:
+        """Them as text, in Prometheus' format."""
+        return generate_latest(self)

@@ -3,16 +3,20 @@
 The engines listen on unix sockets, which Prometheus cannot reach; the gateway fetches their metrics when it
 is asked for its own and gives each sample the label `engine` with the model's name. vLLM has a label of that
 name already (the index of the engine core); it becomes `exported_engine`, as Prometheus itself would do it.
+
+Where the gateway has several workers, the one that is asked fetches the others' metrics and gives each sample
+the label `worker`: a sum could not tell a worker that began anew at zero from a counter that was reset.
 """
 
 import asyncio
 import ipaddress
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import structlog
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, Metric, generate_latest
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
@@ -25,8 +29,6 @@ _log = structlog.get_logger("citadel.gateway.metrics")
 # Below Prometheus' own limit of 10 s: one hanging engine must not cost the whole page.
 _TIMEOUT = 4.0
 _OK = 200
-_LABEL = "engine"
-_MOVED_LABEL = f"exported_{_LABEL}"
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -35,16 +37,20 @@ router = APIRouter(tags=["Health"])
 
 @router.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)
 async def metrics(request: Request) -> PlainTextResponse:
-    """The gateway's metrics, and each engine's with the label `engine`; only for the allowed addresses."""
+    """The gateway's metrics, and each engine's with the label `engine`; only for the allowed addresses.
+
+    Where there are several workers, each one's have the label `worker`.
+    """
     state = state_of(request.scope)
     allowed = state["settings"].gateway.metrics_allow
     if not _is_allowed(request.client.host if request.client else "", allowed):
         raise NotAllowedError("This address may not read the metrics (gateway.metrics_allow).")
     # Those behind a peer are on that peer's own page.
     engines = [engine for engine in state["engines"] if engine.state != "down" and not engine.remote]
+    workers = asyncio.create_task(state["workers"].pages())
     pages = await asyncio.gather(*(_fetch(engine, state) for engine in engines))
-    # Parsing takes tens of milliseconds an engine, too long to keep streams waiting.
-    text = await asyncio.to_thread(_render, state, list(zip(engines, pages, strict=True)))
+    # Parsing takes tens of milliseconds a page, too long to keep streams waiting.
+    text = await asyncio.to_thread(_render, state, list(zip(engines, pages, strict=True)), await workers)
     return PlainTextResponse(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
@@ -73,27 +79,44 @@ def _missing(engine: Engine, state: State, reason: str) -> str:
     return ""
 
 
-def _render(state: State, pages: Sequence[tuple[Engine, str]]) -> bytes:
+def _render(state: State, pages: Sequence[tuple[Engine, str]], others: Mapping[int, str | None]) -> bytes:
     families: list[Metric] = []
     for engine, page in pages:
         try:
-            families += _labelled(engine.id, page)
+            families += _labelled("engine", engine.id, page)
         except ValueError as error:
             _missing(engine, state, f"not in Prometheus' format: {type(error).__name__}")
-    return generate_latest(_Families([*state["metrics"].collect(), *families]))
+    own = _of_workers(state, others) if others else state["metrics"].collect()
+    return generate_latest(_Families([*own, *families]))
 
 
-def _labelled(name: str, page: str) -> list[Metric]:
-    """The metric families of a page, with the engine's name as a label."""
-    families = list(text_string_to_metric_families(page))
-    for family in families:
-        family.samples = [sample._replace(labels=_labels(sample.labels, name)) for sample in family.samples]
+def _of_workers(state: State, others: Mapping[int, str | None]) -> list[Metric]:
+    """The metrics of this worker and the others, and which of them answered."""
+    up = GaugeMetricFamily(
+        "citadel_gateway_worker_up", "Whether the worker told its metrics (1) or not (0).", labels=["worker"]
+    )
+    families: list[Metric] = [up]
+    pages = {state["workers"].number: state["metrics"].page().decode(), **others}
+    for number, page in sorted(pages.items()):
+        if page is None:
+            _log.warning("a worker's metrics are missing", worker=number)
+        else:
+            families += _labelled("worker", str(number), page)
+        up.add_metric([str(number)], page is not None)
     return families
 
 
-def _labels(labels: dict[str, str], name: str) -> dict[str, str]:
-    moved = {_MOVED_LABEL if label == _LABEL else label: value for label, value in labels.items()}
-    return {**moved, _LABEL: name}
+def _labelled(label: str, name: str, page: str) -> list[Metric]:
+    """The metric families of a page, with a name as a label; one of its own that is called so gives way."""
+
+    def with_name(labels: dict[str, str]) -> dict[str, str]:
+        moved = {f"exported_{known}" if known == label else known: value for known, value in labels.items()}
+        return {**moved, label: name}
+
+    families = list(text_string_to_metric_families(page))
+    for family in families:
+        family.samples = [sample._replace(labels=with_name(sample.labels)) for sample in family.samples]
+    return families
 
 
 class _Families(Collector):

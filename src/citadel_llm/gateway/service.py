@@ -3,12 +3,12 @@
 systemd keeps the listening socket (`FDSTORE=1`) and passes it to the next process (`LISTEN_FDS`,
 sd_listen_fds(3)), so that connections wait in its queue while there is none. New settings and new code are
 taken over by a successor, which is ready before this process accepts no more: see `services/hand_over.py`.
+Further workers, each a service of its own, ask the others for the socket: see `workers.py`.
 """
 
 import asyncio
 import contextlib
 import gc
-import ipaddress
 import logging
 import os
 import socket
@@ -22,16 +22,14 @@ from uvicorn.server import ServerState
 
 from citadel_llm import config
 from citadel_llm.gateway.app import create_app
+from citadel_llm.gateway.listener import LISTENER, address_of, open_listener, passed_listener
 from citadel_llm.gateway.tls import CertificateError, server_context
 from citadel_llm.gateway.wire.server import GatewayProtocol
+from citadel_llm.gateway.workers import ALONE, FIRST, Workers, worker_name
 from citadel_llm.services.base_service import BaseService
 from citadel_llm.services.errors import ConfigurationError, ServiceError, StartError
 from citadel_llm.services.hand_over import HandOverPoint, Predecessor, meeting_point
 
-_FIRST_PASSED_DESCRIPTOR = 3
-_BACKLOG = 2048
-# By what systemd keeps it under.
-_LISTENER = "api"
 # Longer than clients keep an idle connection: it is they who close it, and no request meets a closed one.
 _KEEP_ALIVE_SECONDS = 75
 # At a stop nobody waits so long. Idle connections get this, in which a request that is on its way arrives.
@@ -109,6 +107,11 @@ class Server(uvicorn.Server):
         except SystemExit:
             raise StartError("the application did not start; the log says why") from None
 
+    def metrics_page(self) -> bytes:
+        """The metrics of the application that it serves."""
+        page: bytes = self.lifespan.state["metrics"].page()
+        return page
+
     async def _until_unused(self, deadline: float) -> bool:
         """Wait until there is neither a connection nor work; whether there is none at the deadline."""
         state, loop = self.server_state, asyncio.get_running_loop()
@@ -119,13 +122,13 @@ class Server(uvicorn.Server):
         return True
 
 
-def server_config(settings: config.Settings) -> uvicorn.Config:
+def server_config(settings: config.Settings, workers: Workers = ALONE) -> uvicorn.Config:
     """How uvicorn serves the gateway."""
     # It warns of every connection that speaks no HTTP, which anybody can open as many of as he likes.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     tls = settings.gateway.tls
     return uvicorn.Config(
-        create_app(settings),
+        create_app(settings, workers),
         lifespan="on",
         http=GatewayProtocol,
         # Our own log has one line a request, with what matters and without what must not be in it.
@@ -147,14 +150,25 @@ class GatewayService(BaseService):
         config_directory: Where they were read.
         follows: For the successor of a gateway that runs: the descriptor on which whoever started it is told
             that it has taken over.
+        worker: Which of the gateway's workers it is.
+
+    Raises:
+        ConfigurationError: There are not so many workers.
     """
 
-    name = "gateway"
-
     def __init__(
-        self, settings: config.Settings, config_directory: Path | None = None, follows: int | None = None
+        self,
+        settings: config.Settings,
+        config_directory: Path | None = None,
+        follows: int | None = None,
+        worker: int = FIRST,
     ) -> None:
+        self.name = worker_name(worker)
         super().__init__(settings, config_directory)
+        count = settings.gateway.workers
+        if worker > count:
+            raise ConfigurationError(f"there is no worker {worker} of {count} (gateway.workers)")
+        self._workers = Workers.of_this_process(worker, count)
         self.drain_timeout = settings.gateway.drain_timeout_seconds + _MARGIN_SECONDS
         # A successor has as long to come up as a first start.
         self.reload_timeout = self.configure_timeout + self.start_timeout
@@ -165,6 +179,7 @@ class GatewayService(BaseService):
         self._point: HandOverPoint | None = None
         self._server: Server | None = None
         self._serving: asyncio.Task[None] | None = None
+        self._open = contextlib.AsyncExitStack()
 
     def new_event_loop(self) -> asyncio.AbstractEventLoop:
         """uvloop's: it moves bytes between many connections at less cost than asyncio's own."""
@@ -204,13 +219,13 @@ class GatewayService(BaseService):
             StartError: The address cannot be listened on, or the application did not start.
         """
         gateway = self.settings.gateway
-        passed = self._predecessor.listener if self._predecessor else _passed_listener()
-        listener = open_listener(gateway, passed)
+        passed = self._predecessor.listener if self._predecessor else passed_listener()
+        listener = await open_listener(gateway, passed, self._workers.hand_over_points())
         where = meeting_point()
         if where is not None:
             notifier = self.notifier
             self._point = HandOverPoint(listener, notifier.watchdog_seconds, notifier.main_process)
-        self._server = Server(server_config(self.settings), gateway.drain_timeout_seconds)
+        self._server = Server(server_config(self.settings, self._workers), gateway.drain_timeout_seconds)
         self._serving = asyncio.create_task(self._server.run_on(listener))
         up = asyncio.create_task(self._server.up.wait())
         try:
@@ -223,14 +238,16 @@ class GatewayService(BaseService):
         if self._predecessor and self._follows is not None:
             await self._predecessor.take_over(self._follows)
             self.notifier.muted = False
-        if passed is not listener:
-            self.notifier.forget(_LISTENER)
-        self.notifier.keep(_LISTENER, listener.fileno())
+        if self._workers.number == FIRST:
+            if passed is not listener:
+                self.notifier.forget(LISTENER)
+            self.notifier.keep(LISTENER, listener.fileno())
         self.spawn(self._until_server_ends(), "the server")
         if where is not None and self._point:
             self._point.open(where)
             self.spawn(self._until_handed_over(self._point), "the hand-over")
-        self.log.info("listening", address=_name(listener))
+        await self._open.enter_async_context(self._workers.telling(self._server.metrics_page))
+        self.log.info("listening", address=address_of(listener))
 
     async def healthy(self) -> bool:
         """Whether the server runs; that this is asked at all shows that the event loop does."""
@@ -247,12 +264,19 @@ class GatewayService(BaseService):
             return
         # As it was called: what is there now, which may be another release than the one that runs.
         command = [sys.argv[0]] if os.access(sys.argv[0], os.X_OK) else [sys.executable, sys.argv[0]]
-        command += ["run", "gateway", "--hand-over"]
+        command += ["run", "gateway", "--hand-over", f"--worker={self._workers.number}"]
         if self.config_directory is not None:
             command += ["--directory", str(self.config_directory)]
         starter = await asyncio.create_subprocess_exec(*command)
         if await starter.wait() != 0:
             raise ServiceError("the gateway with the new settings did not come up; the log says why")
+
+    def request_stop(self) -> None:
+        """End the service. One that is no longer wanted leaves the others, with whom nobody waits for it."""
+        if not self.stopping and self._is_too_many():
+            self.log.info("no longer one of the workers; finishing what is in flight")
+            self._take_time()
+        super().request_stop()
 
     async def drain(self) -> None:
         """Accept no more, and return when all answers are finished or the drain's time is over."""
@@ -265,6 +289,7 @@ class GatewayService(BaseService):
 
     async def stop(self) -> None:
         """End what is left."""
+        await self._open.aclose()
         if self._server and self._serving and not self._serving.done():
             self._server.should_exit = self._server.force_exit = True
             for task in list(self._server.server_state.tasks):
@@ -285,11 +310,22 @@ class GatewayService(BaseService):
         await point.handed_over()
         self.log.info("handed over; finishing what is in flight")
         self.notifier.muted = True
+        self._take_time()
+        super().request_stop()
+
+    def _take_time(self) -> None:
+        """Let answers and idle connections end by themselves: others serve meanwhile."""
         if self._server:
             self._server.drain_seconds = _LONGEST_ANSWER_SECONDS
             self._server.idle_seconds = _KEEP_ALIVE_SECONDS
             self.drain_timeout = _LONGEST_ANSWER_SECONDS + _MARGIN_SECONDS
-        self.request_stop()
+
+    def _is_too_many(self) -> bool:
+        """Whether the settings, as they are by now, have fewer workers."""
+        try:
+            return config.load(self.config_directory).gateway.workers < self._workers.number
+        except config.ConfigError:
+            return False
 
 
 def _look_for_garbage_less_often() -> None:
@@ -301,51 +337,3 @@ def _look_for_garbage_less_often() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 20, 100)
-
-
-def open_listener(settings: config.Gateway, passed: socket.socket | None = None) -> socket.socket:
-    """The socket to accept connections on.
-
-    Args:
-        settings: Where to listen.
-        passed: A socket that listens already. Closed, and another made, when it listens elsewhere.
-
-    Raises:
-        StartError: The address or the port cannot be had.
-    """
-    if passed is not None:
-        if _listens_there(passed, settings):
-            return passed
-        passed.close()
-    family = socket.AF_INET6 if ":" in settings.address else socket.AF_INET
-    try:
-        return socket.create_server((settings.address, settings.port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        where = f"{settings.address} port {settings.port}"
-        raise StartError(
-            f"cannot listen on {where}: {error.strerror} (gateway.address, gateway.port)"
-        ) from None
-
-
-def _passed_listener() -> socket.socket | None:
-    """The socket that systemd passed to this very process, if it did."""
-    if os.environ.get("LISTEN_PID") != str(os.getpid()):
-        return None
-    count = int(os.environ.get("LISTEN_FDS", "0"))
-    if count != 1:
-        raise StartError(f"systemd passed {count} sockets where one is expected")
-    return socket.socket(fileno=_FIRST_PASSED_DESCRIPTOR)
-
-
-def _listens_there(listener: socket.socket, settings: config.Gateway) -> bool:
-    """Whether a socket listens where the settings say. One of a socket unit may be elsewhere on purpose."""
-    if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDNAMES", "") != _LISTENER:
-        return True
-    name = listener.getsockname()
-    address = ipaddress.ip_address(settings.address)
-    return (ipaddress.ip_address(name[0]), name[1]) == (address, settings.port)
-
-
-def _name(listener: socket.socket) -> str:
-    name = listener.getsockname()
-    return f"{name[0]} port {name[1]}" if isinstance(name, tuple) else str(name)

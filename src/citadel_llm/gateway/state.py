@@ -9,6 +9,7 @@ from citadel_llm.gateway.auth import KeyCache
 from citadel_llm.gateway.metrics import GatewayMetrics
 from citadel_llm.gateway.routing import EngineRegistry
 from citadel_llm.gateway.traffic import Traffic
+from citadel_llm.gateway.workers import Workers
 
 
 class State(TypedDict):
@@ -19,6 +20,7 @@ class State(TypedDict):
     engines: EngineRegistry
     metrics: GatewayMetrics
     traffic: Traffic
+    workers: Workers
     started: int
     """When the gateway started, in Unix time."""
 

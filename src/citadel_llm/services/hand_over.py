@@ -22,6 +22,7 @@ its predecessor's, and notices its end.
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -35,18 +36,47 @@ from citadel_llm.services.errors import ExitCode, StartError
 _PATIENCE_SECONDS = 10.0
 # More than a successor gives itself to come up; one that is stuck shall not stand in the way of the next.
 _COMING_UP_SECONDS = 150.0
+POINT = "hand-over.sock"
 _READY, _YOURS, _TAKEN = b"ready\n", b"yours\n", b"taken\n"
 _LONGEST_MESSAGE = 4096
 
 
-def meeting_point() -> Path | None:
-    """Where a service and its successor meet: in the runtime folder that systemd made; none without one."""
+def runtime_folder() -> Path | None:
+    """The folder that systemd made for this service's sockets; none without systemd."""
     folder = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
-    return Path(folder) / "hand-over.sock" if folder else None
+    return Path(folder) if folder else None
+
+
+def meeting_point() -> Path | None:
+    """Where a service and its successor meet: in the runtime folder; none without one."""
+    folder = runtime_folder()
+    return folder / POINT if folder else None
+
+
+def open_door(path: Path) -> socket.socket:
+    """Listen at a path, also where another process does: who connects from then on comes here.
+
+    Raises:
+        StartError: It cannot be made.
+    """
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    door.setblocking(False)
+    try:
+        door.bind(str(draft))
+        door.listen()
+        draft.rename(path)
+    except OSError as error:
+        door.close()
+        raise StartError(f"{path} cannot be made: {error.strerror}") from None
+    return door
 
 
 def start_successor(run: Callable[[int], int]) -> int:
     """Start the successor beside the service that runs, and wait until it has taken over.
+
+    Of services that share a state folder one is succeeded at a time, so that the others have the cores and
+    the memory meanwhile.
 
     Args:
         run: Runs the successor to its end, in a process of its own; gets the descriptor on which it is to
@@ -56,10 +86,14 @@ def start_successor(run: Callable[[int], int]) -> int:
         In the process that called, when the successor has taken over or ended: 0, or what it ended with. In
         the successor's process, at its end, what it is to exit with.
     """
+    turn = _turn()
     outcome, told = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(outcome)
+        if turn is not None:
+            # Or the successor would keep it for as long as it lives.
+            os.close(turn)
         if os.fork():
             os._exit(ExitCode.OK)
         return run(told)
@@ -90,13 +124,22 @@ class Predecessor:
         Raises:
             StartError: There is none, or it does not answer.
         """
-        return await asyncio.to_thread(cls._meet)
-
-    @classmethod
-    def _meet(cls) -> "Predecessor":
         where = meeting_point()
         if where is None:
             raise StartError("a hand-over wants a runtime folder (RuntimeDirectory= in the unit)")
+        return await cls.at(where)
+
+    @classmethod
+    async def at(cls, where: Path) -> "Predecessor":
+        """Ask whoever hands over at a path for its listening socket; who only wants that lets go of it.
+
+        Raises:
+            StartError: There is nobody, or no answer.
+        """
+        return await asyncio.to_thread(cls._at, where)
+
+    @classmethod
+    def _at(cls, where: Path) -> "Predecessor":
         channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         channel.settimeout(_PATIENCE_SECONDS)
         try:
@@ -173,17 +216,7 @@ class HandOverPoint:
         Raises:
             StartError: It cannot be made.
         """
-        draft = path.with_name(f"{path.name}.{os.getpid()}")
-        door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        door.setblocking(False)
-        try:
-            door.bind(str(draft))
-            door.listen()
-            draft.rename(path)
-        except OSError as error:
-            door.close()
-            raise StartError(f"{path} cannot be made: {error.strerror}") from None
-        self._door = door
+        self._door = open_door(path)
 
     async def handed_over(self) -> None:
         """Return when a successor has taken over; those that do not come up are forgotten."""
@@ -230,6 +263,16 @@ class HandOverPoint:
                 # Or systemd would take the end of a successor that failed for the service's.
                 self._introduce(os.getpid())
         return taken
+
+
+def _turn() -> int | None:
+    """Wait until no other service with this state folder is being succeeded; held as long as it is open."""
+    folder = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+    if not folder:
+        return None
+    turn = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    fcntl.flock(turn, fcntl.LOCK_EX)
+    return turn
 
 
 def _peer(channel: socket.socket) -> tuple[int, int]:

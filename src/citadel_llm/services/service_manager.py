@@ -100,13 +100,15 @@ class ServiceStatus:
 
 
 def services_of(settings: Settings) -> list[Service]:
-    """The services that the settings ask for: the gateway, and the engines of each model that is served."""
+    """The services that the settings ask for: the gateway's workers, and the engines of each served model."""
     engines = [Service(engine.id, engine.unit, engine.model.on_demand) for engine in settings.engines]
-    return [Service("gateway", GATEWAY), *engines]
+    return [*_gateway(settings), *engines]
 
 
 def find_services(settings: Settings, name: str) -> list[Service]:
-    """The services of this name: `gateway`, a model's or alias's engines, one engine, or a unit's name."""
+    """The services of this name: `gateway` for its workers, a model's or alias's engines, one, or a unit."""
+    if name == "gateway":
+        return _gateway(settings)
     model = settings.model(name)
     engines = model.engine_ids if model else ()
     return [each for each in services_of(settings) if name in (each.name, each.unit) or each.name in engines]
@@ -114,7 +116,7 @@ def find_services(settings: Settings, name: str) -> list[Service]:
 
 def replaces(service: Service, status: "ServiceStatus") -> bool:
     """Whether a reload restarts a service: a successor takes over from the one that runs, without a gap."""
-    return service.unit == GATEWAY and status.state == "running"
+    return service.unit.startswith("citadel-gateway") and status.state == "running"
 
 
 def read_statuses(services: Sequence[Service]) -> list[ServiceStatus]:
@@ -214,6 +216,12 @@ def watch(
         if over and not any(status.pending for status in statuses):
             return
         time.sleep(interval)
+
+
+def _gateway(settings: Settings) -> list[Service]:
+    numbers = range(2, settings.gateway.workers + 1)
+    further = [Service(f"gateway.{number}", f"citadel-gateway@{number}.service") for number in numbers]
+    return [Service("gateway", GATEWAY), *further]
 
 
 def _blocks(shown: str) -> list[str]:
