@@ -7,6 +7,7 @@ from .modules import load
 
 units = load("roles/systemd_units/library/citadel_units.py")
 services = load("roles/systemd_units/filter_plugins/citadel_services.py")
+engines = load("roles/citadel/filter_plugins/citadel_engines.py")
 
 GATEWAY, ENGINE, OLD = "citadel-gateway.service", "citadel-engine@a.service", "citadel-engine@gone.service"
 WANTED = {GATEWAY: "g1", ENGINE: "e1"}
@@ -217,7 +218,7 @@ def test_what_is_on_its_way_down_is_no_leftover() -> None:
 
 
 def test_each_worker_of_the_gateway_is_a_service() -> None:
-    described = services.gateway_services(3, "release 1", 60, 60)
+    described = services.gateway_services(engines.gateway_units(3), "release 1", 60, 60)
     assert [each["name"] for each in described] == [
         "citadel-gateway.service",
         "citadel-gateway@2.service",

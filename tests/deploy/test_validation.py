@@ -31,6 +31,7 @@ def site() -> Site:
         logs_root="/logs",
         environment="production",
         engine_build="cpu",
+        gateways=["citadel-gateway.service"],
         models=[
             {"name": "a", "task": "embed", "plan": {"residency": "resident"}},
             {"name": "rests", "plan": {"residency": "warm"}},

@@ -1,4 +1,4 @@
-"""Name the engines of the catalogue's models."""
+"""Name the engines of the catalogue's models, and the units of the gateway's workers."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -20,9 +20,15 @@ def engine_names(models: Iterable[Mapping[str, Any]]) -> list[str]:
     return names
 
 
+def gateway_units(workers: int) -> list[str]:
+    """Return the units of so many workers of a gateway, as `services_of` has them."""
+    further = (f"citadel-gateway@{number}.service" for number in range(2, workers + 1))
+    return ["citadel-gateway.service", *further]
+
+
 class FilterModule:
     """The filters, by the names under which templates know them."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters."""
-        return {"citadel_engine_names": engine_names}
+        return {"citadel_engine_names": engine_names, "citadel_gateway_units": gateway_units}

@@ -59,19 +59,10 @@ def service(
 
 
 def gateway_services(
-    workers: int, identity: object, start_timeout: float, drain_timeout: float
+    units: Iterable[str], identity: object, start_timeout: float, drain_timeout: float
 ) -> list[dict[str, Any]]:
-    """Describe each worker of the gateway; all of them run with the same."""
-    return [
-        service(name, identity, start_timeout, drain_timeout, hands_over=True)
-        for name in gateway_units(workers)
-    ]
-
-
-def gateway_units(workers: int) -> list[str]:
-    """Name the units of the gateway's workers."""
-    further = (f"citadel-gateway@{number}.service" for number in range(2, int(workers) + 1))
-    return ["citadel-gateway.service", *further]
+    """Describe each worker of the gateway, by its unit; all of them run with the same."""
+    return [service(name, identity, start_timeout, drain_timeout, hands_over=True) for name in units]
 
 
 def engine_services(models: Iterable[Mapping[str, Any]], identity: object) -> list[dict[str, Any]]:
@@ -134,7 +125,6 @@ class FilterModule:
         """Return the filters."""
         return {
             "citadel_gateway_services": gateway_services,
-            "citadel_gateway_units": gateway_units,
             "citadel_engine_services": engine_services,
             "citadel_drop_ins": drop_ins,
         }

@@ -12,13 +12,13 @@ from checks.site import Site
 
 @pytest.mark.item("006", "Base service template created")
 @pytest.mark.item("006", "API gateway service structure created")
-def check_gateway(host: Host, evidence: Evidence) -> None:
+def check_gateway(host: Host, site: Site, evidence: Evidence) -> None:
     properties = ("Type", "StatusText", "ActiveState", "WatchdogTimestamp")
-    found = units(host, ["citadel-gateway.service"], *properties)["citadel-gateway.service"]
-    assert (found["Type"], found["ActiveState"]) == ("notify", "active")
-    assert found["WatchdogTimestamp"], "the watchdog is not fed"
-    evidence(f"the gateway told systemd: {found['StatusText']}")
-    evidence(f"it last fed the watchdog at {found['WatchdogTimestamp']}")
+    for name, found in units(host, site.gateways, *properties).items():
+        assert (found["Type"], found["ActiveState"]) == ("notify", "active"), name
+        assert found["WatchdogTimestamp"], f"{name}: the watchdog is not fed"
+        evidence(f"{name} told systemd: {found['StatusText']}")
+        evidence(f"it last fed the watchdog at {found['WatchdogTimestamp']}")
 
 
 @pytest.mark.item("006", "vLLM service framework implemented")
@@ -55,7 +55,7 @@ def check_health(host: Host, site: Site, evidence: Evidence, not_proven: NotProv
 def check_lifecycle(host: Host, site: Site, evidence: Evidence) -> None:
     statuses = json.loads(said(host, f"runuser --login {site.user} --command 'citadel status --json'"))
     states = {status["unit"]: status["state"] for status in statuses}
-    assert set(states) == {"citadel-gateway.service", *site.engines, *site.engines_on_demand}
+    assert set(states) == {*site.gateways, *site.engines, *site.engines_on_demand}
     always = {unit: state for unit, state in states.items() if unit not in site.engines_on_demand}
     assert set(always.values()) == {"running"}, always
     assert {states[unit] for unit in site.engines_on_demand} <= {"running", "stopped"}, states

@@ -87,7 +87,7 @@ def check_stop(host: Host, site: Site, evidence: Evidence) -> None:
         for model in settings["models"]
         for name in site.engine_names([model])
     }
-    drains["citadel-gateway.service"] = settings["gateway"]["drain_timeout_seconds"]
+    drains |= dict.fromkeys(site.gateways, settings["gateway"]["drain_timeout_seconds"])
     for name, unit in units(host, services(site), "TimeoutStopUSec", "KillMode").items():
         assert unit["KillMode"] == "mixed", name
         limit = seconds(unit["TimeoutStopUSec"])
@@ -100,7 +100,7 @@ def check_stop(host: Host, site: Site, evidence: Evidence) -> None:
 @pytest.mark.item("008", "Systemd integration validated")
 def check_security(host: Host, site: Site, evidence: Evidence) -> None:
     for name in services(site):
-        most = 1.5 if name == "citadel-gateway.service" else 2.5
+        most = 1.5 if name in site.gateways else 2.5
         verdict = said(host, f"systemd-analyze security --no-pager {name}").splitlines()[-1]
         score = float(verdict.split(":")[-1].split()[0])
         assert score <= most, f"{name} scores {score}, more than {most}"

@@ -15,6 +15,7 @@ class Site:
         api_url: The API's address as clients see it, without `/v1`.
         api_scheme: http or https, as the gateway speaks it on the host.
         answer_timeout: Seconds that one answer of a model may take.
+        gateways: The units of the gateway's workers.
         models: The catalogue's entries, each with its plan.
         key_file: The file on the host that holds the first API key.
     """
@@ -31,6 +32,7 @@ class Site:
     logs_root: str
     environment: str
     engine_build: str
+    gateways: list[str]
     models: list[dict[str, Any]]
     api_port: int
     monitoring_sources: list[str]
@@ -74,7 +76,7 @@ class Site:
     @property
     def services(self) -> list[str]:
         """All units that must run."""
-        return ["citadel.target", "citadel-gateway.service", *self.engines]
+        return ["citadel.target", *self.gateways, *self.engines]
 
     @property
     def environments(self) -> list[str]:
