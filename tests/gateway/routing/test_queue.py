@@ -1,5 +1,6 @@
 """Waiting for an engine, in simulated time."""
 
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -190,6 +191,24 @@ def test_retry_after_is_bounded_where_nothing_was_measured(clock: Clock) -> None
     with pytest.raises(QueueFullError) as caught:
         waiting.enter("b")
     assert caught.value.retry_after == 30  # then whoever waits now is served or refused
+
+
+def test_who_leaves_from_the_middle_is_forgotten_at_once(clock: Clock) -> None:
+    class Body:
+        """What a request holds while it waits."""
+
+    waiting = Waiting(clock)
+    waiting.engine.began(1)
+    waiting.enter("first")
+    body = Body()
+    left = weakref.ref(body)
+    queue = waiting.model.queue
+    ticket = queue.enter("normal", lambda held=body: None, lambda _error, held=body: None)  # type: ignore[misc]
+    waiting.enter("last")
+    ticket.leave()
+    del ticket, body
+    assert left() is None
+    assert queue.waiting == 2
 
 
 def test_waits_and_refusals_are_counted(clock: Clock) -> None:

@@ -6,7 +6,7 @@ time after it: in the last third of its time, a request of any class is overtake
 """
 
 import math
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Literal
 
@@ -26,7 +26,7 @@ _RATE_SECONDS = 30.0
 class Ticket:
     """One request's place in the queue."""
 
-    __slots__ = ("_queue", "arrived", "on_refused", "on_turn", "rank", "waits")
+    __slots__ = ("_queue", "arrived", "on_refused", "on_turn", "rank")
 
     def __init__(
         self,
@@ -41,7 +41,6 @@ class Ticket:
         self.arrived = arrived
         self.on_turn = on_turn
         self.on_refused = on_refused
-        self.waits = True
 
     def leave(self) -> None:
         """The client hung up; afterwards neither callback is called. Leaving twice does nothing."""
@@ -110,7 +109,8 @@ class AdmissionQueue:
         self._clock = clock
         self._metrics = metrics
         self._all_full = all_full
-        self._classes: tuple[deque[Ticket], ...] = tuple(deque() for _ in _CLASSES)
+        # By arrival. One who leaves is gone at once, from the middle too: a ticket holds a request's body.
+        self._classes: tuple[OrderedDict[Ticket, None], ...] = tuple(OrderedDict() for _ in _CLASSES)
         self._handicap = options.queue_seconds / len(_CLASSES)
         self._rate = Rate()
         self._pumping = False
@@ -139,20 +139,19 @@ class AdmissionQueue:
         if not self.waiting:
             self._rate.begin(now)
         ticket = Ticket(self, rank, now, on_turn, on_refused)
-        self._classes[rank].append(ticket)
+        self._classes[rank][ticket] = None
         self.waiting += 1
         return ticket
 
     def remove(self, ticket: Ticket) -> None:
         """Forget one that waits; see `Ticket.leave`."""
-        if not ticket.waits:
+        line = self._classes[ticket.rank]
+        if ticket not in line:
             return
-        ticket.waits = False
+        del line[ticket]
         self.waiting -= 1
         if not self.waiting:
             self._rate.stop()
-            for each in self._classes:
-                each.clear()
 
     def place_freed(self) -> None:
         """An engine has finished a request: the next one's turn."""
@@ -182,11 +181,9 @@ class AdmissionQueue:
             return
         latest = now - self._options.queue_seconds
         for line in self._classes:
-            while line and (not line[0].waits or line[0].arrived <= latest):
-                ticket = line.popleft()
-                if ticket.waits:
-                    self.remove(ticket)
-                    self._refuse(ticket, now)
+            while line and (ticket := next(iter(line))).arrived <= latest:
+                self.remove(ticket)
+                self._refuse(ticket, now)
         self.pump()
 
     def retry_after(self, now: float) -> float:
@@ -199,13 +196,11 @@ class AdmissionQueue:
         best: Ticket | None = None
         turn = math.inf
         for rank, line in enumerate(self._classes):
-            while line and not line[0].waits:
-                line.popleft()
-            if line and line[0].arrived + rank * self._handicap < turn:
-                best = line[0]
+            first = next(iter(line), None)
+            if first is not None and first.arrived + rank * self._handicap < turn:
+                best = first
                 turn = best.arrived + rank * self._handicap
         assert best is not None  # noqa: S101 - `waiting` counts those that are in the lines
-        self._classes[best.rank].popleft()
         return best
 
     def _make_room(self, rank: int, now: float) -> None:
@@ -215,10 +210,8 @@ class AdmissionQueue:
             QueueFullError: There is none.
         """
         for line in reversed(self._classes[rank + 1 :]):
-            while line and not line[-1].waits:
-                line.pop()
             if line:
-                ticket = line.pop()
+                ticket = next(reversed(line))
                 self.remove(ticket)
                 self._metrics.refused("full")
                 ticket.on_refused(self._full(now))
