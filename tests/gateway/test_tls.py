@@ -75,3 +75,19 @@ def test_a_certificate_that_cannot_be_used_is_told(
     (tmp_path / "tls-key").write_bytes((certificate / "key.pem").read_bytes())
     context = server_context(Tls.model_validate(by_credential))
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
+
+
+def test_who_is_refused_while_it_still_sends_sees_why(make_site: Any, certificate: Path) -> None:
+    site = make_site(start=(), tls=_settings(certificate))
+    trusting = ssl.create_default_context(cafile=str(certificate / "cert.pem"))
+    length = 32 << 20
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {site.key}\r\n"
+    with (
+        socket.create_connection(("127.0.0.1", site.port)) as plain,
+        trusting.wrap_socket(plain, server_hostname="127.0.0.1") as connection,
+    ):
+        connection.sendall(f"{head}content-length: {length}\r\n\r\n".encode())
+        # Sent into a closed connection, it would be a reset, and the answer lost.
+        for _ in range(64):
+            connection.sendall(bytes(length // 64))
+        assert connection.recv(4096).startswith(b"HTTP/1.1 413 ")

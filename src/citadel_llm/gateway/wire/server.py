@@ -354,8 +354,10 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _close_soon(self) -> None:
         """Close when the client has read what was written and has sent what it is sending."""
-        if self.phase == "body" and self.transport.can_write_eof():
-            self._enter("closing")
-            self.transport.write_eof()
-        else:
+        if self.phase != "body":
             self.transport.close()
+            return
+        self._enter("closing")
+        # TLS cannot end one direction alone; the announced length tells the client that the answer is whole.
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
