@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import messages, processes
+from bench.figures import WORKERS
 from bench.peers import ROOT, Peers
 from bench.processes import Started
 
@@ -65,14 +66,20 @@ def all_of(engine: Engine, peers: Peers | None) -> list[Contender]:
 # Our own.
 
 
-def _gateway(engine: Engine) -> Contender:
-    directory = engine.folder / "config"
+def workers(engine: Engine, count: int, store: str) -> Contender:
+    """Our gateway as so many workers, each on a core of its own, which count limits together in a store."""
+    return _gateway(engine, count, store)
+
+
+def _gateway(engine: Engine, count: int = 0, store: str = "") -> Contender:
+    name = WORKERS[count] if count else GATEWAY
+    directory = engine.folder / f"config-{name.replace(' ', '-')}"
     key_file = engine.folder / "key"
     python = [sys.executable, "-m", "citadel_llm.cli"]
     environment = {"PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
 
     def start(folder: Path, port: int, core: int) -> Started:
-        write_gateway_settings(directory, engine, folder, port)
+        write_gateway_settings(directory, engine, folder, port, workers=count or 1, store=store)
         if not key_file.exists():
             create = [*python, "keys", "create", "--name", "bench", "--write-to", str(key_file)]
             done = subprocess.run(  # noqa: S603
@@ -84,9 +91,16 @@ def _gateway(engine: Engine) -> Contender:
             )
             if done.returncode:
                 raise RuntimeError(f"no key could be made: {done.stderr.strip()[-500:]}")
-        command = [*python, "run", "gateway", "--directory", str(directory)]
+        command: list[str | Path] = [*python, "run", "gateway", "--directory", directory]
         log = folder / "log.jsonl"
-        return processes.start(GATEWAY, command, core=core, log=log, environment=environment)
+        if count:
+            places = [core, *(other for other in processes.cores() if other != core)]
+            command = [sys.executable, "-m", "bench.workers", directory, folder, *map(str, places[:count])]
+            path = f"{ROOT / 'src'}{os.pathsep}{ROOT}"
+            return processes.start(
+                name, command, core=core, log=log, environment={**environment, "PYTHONPATH": path}
+            )
+        return processes.start(name, command, core=core, log=log, environment=environment)
 
     def version() -> str:
         version = re.search(r'__version__ = "(.+)"', (ROOT / "src/citadel_llm/__init__.py").read_text())
@@ -100,10 +114,12 @@ def _gateway(engine: Engine) -> Contender:
         "requests at once counted in memory (high enough never to refuse), accounting to spool and SQLite, a "
         "JSON log line for each request to a file, metrics, active checks; engine on a unix socket"
     )
-    return Contender(GATEWAY, settings, start, version, lambda: key_file.read_text().strip())
+    return Contender(name, settings, start, version, lambda: key_file.read_text().strip())
 
 
-def write_gateway_settings(directory: Path, engine: Engine, folder: Path, port: int) -> None:
+def write_gateway_settings(
+    directory: Path, engine: Engine, folder: Path, port: int, *, workers: int = 1, store: str = ""
+) -> None:
     """Write what an operator would: the site's layer, with limits, accounting and a database of its own."""
     settings = {
         "environment": "production",
@@ -120,6 +136,7 @@ def write_gateway_settings(directory: Path, engine: Engine, folder: Path, port: 
         "gateway": {
             "address": "127.0.0.1",
             "port": port,
+            "workers": workers,
             # One database for all of its starts, as the key is in it.
             "database": f"sqlite:///{engine.folder}/citadel.db",
             "drain_timeout_seconds": 1,
@@ -127,6 +144,7 @@ def write_gateway_settings(directory: Path, engine: Engine, folder: Path, port: 
                 "requests_per_minute": _MANY,
                 "tokens_per_minute": _MANY * 1000,
                 "concurrent_requests": 100_000,
+                **({"store": store} if store else {}),
             },
             "accounting": {"spool_dir": str(folder / "spool")},
             "admission": {"running_per_engine": 4096},

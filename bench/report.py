@@ -10,6 +10,7 @@ from bench.figures import (
     DIRECT,
     IN_TIME,
     QUIET,
+    WORKERS,
     Results,
     Spread,
     added,
@@ -61,6 +62,7 @@ def tables(results: Results) -> str:
         *_section("Events of streams", _events(results)),
         *_section("What a client waits longer", _latency(results)),
         *_section("Memory", _memory(results)),
+        *_section("Several workers", _workers(results)),
         *_section("What went wrong", _errors(results)),
         *_section("Whether the stub and the load kept up", _busy(results)),
         *_section("Versions and settings", _settings(results)),
@@ -230,6 +232,30 @@ def _busy(results: Results) -> str:
     return (
         f"{table}\n\nShares of a core: proxy / stub / load. The last two share one. Without a proxy they "
         f"reach, a second: {without}."
+    )
+
+
+def _workers(results: Results) -> str:
+    names = [name for name in WORKERS.values() if name in results["figures"]]
+    rows = [
+        (
+            name,
+            *(_cell(spread(results, name, "workers", each)) for each in ("cpu", "rate")),
+            " / ".join(
+                f"{share.middle:.0%}"
+                for who in ("proxy", "stub", "load")
+                if (share := spread(results, name, "workers", f"{who} busy"))
+            ),
+        )
+        for name in names
+    ]
+    if not rows:
+        return ""
+    head = ("", "CPU µs of a request", "requests a second", "of a core: workers / stub / load")
+    return (
+        f"{_table(head, rows)}\n\nRequests of 0.7 KB, limits counted together in a Valkey. With two, the "
+        "second has the core on which stub, load and Valkey are, too: what a second core of its own would "
+        "give is not seen here. Where the cost of a request stays what it is with one, that is twice as much."
     )
 
 

@@ -16,10 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.key_limits.valkey_server import ValkeyServer
+
 from bench import contenders, messages, processes
 from bench.checks import check, wait_until_it_answers
 from bench.contenders import Contender, Engine
-from bench.figures import DIRECT
+from bench.figures import DIRECT, WORKERS
 from bench.measures import Measures, Plan, Result, Target
 from bench.peers import ROOT, Peers
 from bench.processes import Myself, Started
@@ -82,6 +84,8 @@ class Bench:
                 measures = Measures(self._plan, stub, Myself())
                 await self._rounds(measures, engine, proxies)
                 await self._memory(measures, engine, proxies)
+                if not self._only or contenders.GATEWAY in self._only:
+                    await self._workers(measures, engine, proxies)
         self.run.seconds = round(time.monotonic() - began, 1)
         return self.run
 
@@ -122,6 +126,25 @@ class Bench:
             finally:
                 for one in started:
                     one.end()
+
+    async def _workers(self, measures: Measures, engine: Engine, core: int) -> None:
+        """One worker and two, in turn, with a store for their limits."""
+        store = ValkeyServer(engine.folder)
+        started: list[Started] = []
+        try:
+            store.start()
+            targets = [
+                await self._start(contenders.workers(engine, count, store.url), engine, core, started)
+                for count in WORKERS
+            ]
+            for number in range(self._plan.rounds):
+                for target in filter(None, targets):
+                    when = f"workers {number + 1} of {self._plan.rounds}"
+                    await self._take(when, "workers", target, lambda each: measures.requests(each, 700))
+        finally:
+            for one in started:
+                one.end()
+            store.kill()
 
     async def _take(self, when: str, name: str, target: Target, measure: Callable[[Target], Any]) -> None:
         gc.collect()
