@@ -5,6 +5,7 @@ All that goes into it (its state, ejection, a late health check, a stall) is wor
 """
 
 import math
+import ssl
 import time
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
@@ -230,8 +231,10 @@ class Engine:
                 self.last_progress = self._clock()
         if self.state != state:
             self.since = time.time()
-            _log.info("engine changed state", engine=self.id, model=self.model, state=state, reason=reason)
         changed = (self.state, self.reason) != (state, reason)
+        if changed:
+            # Another reason too: behind a peer that refuses connections one may come that is not trusted.
+            _log.info("engine changed state", engine=self.id, model=self.model, state=state, reason=reason)
         self.state, self.reason = state, reason
         self._settle()
         if changed:
@@ -309,5 +312,7 @@ class Engine:
 def reason_of(error: EngineError) -> str:
     """What lies behind an engine's error, in a few words without a path."""
     cause = error.__cause__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {cause.verify_message} (ca_file in gateway.peers)"
     text = getattr(cause, "strerror", None)
     return text or type(cause or error).__name__
