@@ -70,19 +70,32 @@ class Answer:
         usage: How many tokens it took, as far as is known.
     """
 
-    # What each begins as. It does not hold its exchange, which holds it: both are freed at once.
-    begun = relayed = False
-    status = 0
-    first_byte_at: float | None = None
-    sent = 0
-    _head = b""
-    _chunked = False
-    _events: WholeEvents | None = None
-    _strip_usage = False
+    __slots__ = (
+        "_chunked",
+        "_events",
+        "_head",
+        "_strip_usage",
+        "_transport",
+        "begun",
+        "first_byte_at",
+        "relayed",
+        "sent",
+        "status",
+        "usage",
+    )
 
     def __init__(self, transport: "asyncio.Transport") -> None:
+        # Not its exchange, which holds it: so both are freed as soon as they are over.
         self._transport = transport
         self.usage = UsageReader()
+        self.begun = self.relayed = False
+        self.status = 0
+        self.first_byte_at: float | None = None
+        self.sent = 0
+        self._head = b""
+        self._chunked = False
+        self._events: WholeEvents | None = None
+        self._strip_usage = False
 
     def on_head(self, exchange: "Exchange", head: AnswerHead, *, strip_usage: bool) -> None:
         """The engine's head has come. It is written with the first byte: before it, no answer has begun."""

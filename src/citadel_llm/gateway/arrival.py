@@ -41,12 +41,23 @@ class Arrival(ABC):
         key: Whose it is, once that is known.
     """
 
-    # Each begins as this; that it stands here and not in __init__ is a matter of microseconds.
-    response_complete = False
-    key: KeyRecord | None = None
-    _body_bytes = 0
-    _body_complete = False
-    _started = False
+    __slots__ = (
+        "_body",
+        "_body_bytes",
+        "_body_complete",
+        "_started",
+        "began",
+        "began_unix",
+        "client",
+        "head",
+        "keep_alive",
+        "key",
+        "number",
+        "path",
+        "request_id",
+        "response_complete",
+        "traffic",
+    )
 
     def __init__(self, traffic: Traffic, client: "GatewayProtocol", head: RequestHead) -> None:
         self.traffic = traffic
@@ -59,6 +70,11 @@ class Arrival(ABC):
         self.number = traffic.new_id()
         self.request_id = head.request_id or self.number
         self._body: list[bytes] = []
+        self.response_complete = False
+        self.key: KeyRecord | None = None
+        self._body_bytes = 0
+        self._body_complete = False
+        self._started = False
 
     # The request, as it comes in.
 

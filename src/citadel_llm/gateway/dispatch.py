@@ -4,7 +4,6 @@ In order: limits, model, the model's queue, an engine, a connection to it. None 
 hot path: each calls the next, and those that take time call back.
 """
 
-from collections.abc import Sequence
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -15,16 +14,19 @@ from citadel_llm.gateway.body import Fields, read_fields, read_form_fields
 from citadel_llm.gateway.engine_request import AFFINITY, PRIORITIES, PRIORITY, parts_of
 from citadel_llm.gateway.errors import EngineError, GatewayError, ModelUnsuitedError
 from citadel_llm.gateway.routing import Engine, ServedModel, Ticket
-from citadel_llm.gateway.wire.heads import to_engine
+from citadel_llm.gateway.traffic import Traffic
+from citadel_llm.gateway.wire.heads import RequestHead, to_engine
 from citadel_llm.gateway.wire.upstream import Asker, Connection
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Sequence
 
     from opentelemetry.trace import Span
 
     from citadel_llm.gateway.limits import Grant
     from citadel_llm.gateway.tracing import Tracer
+    from citadel_llm.gateway.wire.server import GatewayProtocol
     from citadel_llm.store import KeyRecord
 
 
@@ -47,28 +49,53 @@ class Dispatch(Arrival, Asker):
         heard: When its engine last sent something, by the monotonic clock.
     """
 
-    # As in Arrival: what each begins as.
-    fields: Fields | None = None
-    grant: "Grant | None" = None
-    model = ""
-    engine_id = ""
-    attempts = 0
-    queue_seconds = 0.0
-    entry: int | None = None
-    span: "Span | None" = None
-    content_type = b""
-    affinity = b""
-    traced: bytes | None = None
-    heard = 0.0
-    _models: Sequence[ServedModel] = ()
-    _ticket: Ticket | None = None
-    _queued_at = 0.0
-    _engine: Engine | None = None
-    _tried: tuple[Engine, ...] = ()
-    _connecting: "asyncio.Task[None] | None" = None
-    _connection: Connection | None = None
-    _fresh = False
-    _last_failure: EngineError | None = None
+    __slots__ = (
+        "_connecting",
+        "_connection",
+        "_engine",
+        "_fresh",
+        "_last_failure",
+        "_models",
+        "_queued_at",
+        "_ticket",
+        "_tried",
+        "affinity",
+        "attempts",
+        "content_type",
+        "engine_id",
+        "entry",
+        "fields",
+        "grant",
+        "heard",
+        "model",
+        "queue_seconds",
+        "span",
+        "traced",
+    )
+
+    def __init__(self, traffic: Traffic, client: "GatewayProtocol", head: RequestHead) -> None:
+        super().__init__(traffic, client, head)
+        self.fields: Fields | None = None
+        self.grant: Grant | None = None
+        self.model = ""
+        self.engine_id = ""
+        self.attempts = 0
+        self.queue_seconds = 0.0
+        self.entry: int | None = None
+        self.span: Span | None = None
+        self.content_type = b""
+        self.affinity = b""
+        self.traced: bytes | None = None
+        self.heard = 0.0
+        self._models: Sequence[ServedModel] = ()
+        self._ticket: Ticket | None = None
+        self._queued_at = 0.0
+        self._engine: Engine | None = None
+        self._tried: tuple[Engine, ...] = ()
+        self._connecting: asyncio.Task[None] | None = None
+        self._connection: Connection | None = None
+        self._fresh = False
+        self._last_failure: EngineError | None = None
 
     def _admit(self) -> None:
         """With key and body complete: limits, model, queue."""

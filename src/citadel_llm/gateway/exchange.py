@@ -50,13 +50,13 @@ class Exchange(Dispatch):
         answer: What its client gets.
     """
 
-    # As in Arrival: what each begins as.
-    error = ""
-    _refused: tuple[AnswerHead, bytearray] | None = None
+    __slots__ = ("_refused", "answer", "error")
 
     def __init__(self, traffic: Traffic, client: "GatewayProtocol", head: RequestHead) -> None:
         super().__init__(traffic, client, head)
         self.answer = Answer(client.transport)
+        self.error = ""
+        self._refused: tuple[AnswerHead, bytearray] | None = None
 
     def start(self) -> None:
         """Begin: it is this request's turn on its connection, and its head is complete."""

@@ -37,10 +37,12 @@ class UsageReader:
         pieces: How many events of a stream have passed, which is about how many tokens.
     """
 
-    # What each begins as.
-    tokens_in = tokens_cached = tokens_out = pieces = 0
-    found = False
-    _tail = b""
+    __slots__ = ("_tail", "found", "pieces", "tokens_cached", "tokens_in", "tokens_out")
+
+    def __init__(self) -> None:
+        self.tokens_in = self.tokens_cached = self.tokens_out = self.pieces = 0
+        self.found = False
+        self._tail = b""
 
     def events(self, data: bytes, *, strip: bool) -> bytes:
         """Look at whole events of a stream; return what the client is to get of them.

@@ -51,6 +51,11 @@ def choose(  # noqa: PLR0917 - called for each request, and by position it is qu
         load_factor: `gateway.routing.load_factor`.
         uniform: Gives random numbers from 0 to below 1.
     """
+    if len(engines) == 1 and not tried:
+        # What is so for most models, and is then the same.
+        only = engines[0]
+        if only.ready_at <= now and only.outstanding < only.limit:
+            return only
     ready = [
         engine
         for engine in engines
