@@ -58,6 +58,16 @@ def test_what_is_added_is_taken_round_by_round() -> None:
     assert figures.added(results(), "citadel", "requests 0.7 KB", "cpu") is None
 
 
+def test_workers_have_a_table_of_their_own() -> None:
+    told = results()
+    assert "Several workers" not in report.tables(told)
+    busy = {"proxy busy": [1.5], "stub busy": [0.2], "load busy": [0.25]}
+    for name, rate in zip(figures.WORKERS.values(), (9000.0, 12000.0), strict=True):
+        told["figures"][name] = {"workers": {"cpu": [90.0], "rate": [rate], **busy}}
+    assert figures.contenders(told) == ["citadel", *PEERS]
+    assert "| citadel, 2 workers | 90.0 | 12,000 | 150% / 20% / 25% |" in report.tables(told)
+
+
 def test_the_tables_say_what_was_reached_and_what_was_not() -> None:
     text = report.tables(results())
     assert "| CPU of a request of 0.7 KB, µs | ≤ 45 | 40.0 | reached |" in text

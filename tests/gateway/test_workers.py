@@ -249,14 +249,12 @@ def test_all_move_to_another_port(workers: Workers) -> None:
 
 
 def test_one_that_is_no_longer_wanted_leaves_without_a_failure(workers: Workers) -> None:
-    client = httpx2.Client(base_url=workers.url, verify=False, limits=httpx2.Limits(keepalive_expiry=60))
     with Load(workers, keep=True) as load:
         workers.settings(workers=1)
         workers.hand_over(1)
         for number in (2, 3):
             os.kill(workers.running[number], signal.SIGTERM)
         load.go_on(300)
-    client.close()
     assert load.began_failing == []
     assert set(load.statuses) == {200}
     wait_until(lambda: not workers.processes(2) and not workers.processes(3), within=90)
