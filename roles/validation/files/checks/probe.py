@@ -26,15 +26,15 @@ def said(host: Host, command: str, *arguments: str) -> str:
 
 
 def logged(host: Host, unit: str, words: str, within: float = 10) -> str:
-    """The last line of a unit's journal that holds these words. It is waited for: journald lags a moment.
+    """The last line of a unit's journal, or of several', that holds these words. journald lags a moment.
 
     Args:
         host: Where it is looked for.
-        unit: The unit's name.
+        unit: The beginning of the units' names: a gateway may have several workers.
         words: A regular expression.
         within: Seconds until it counts as missing.
     """
-    search = f"journalctl --unit={unit} --since=-2min --output=cat --grep={words}"
+    search = f"journalctl --unit='{unit}*' --since=-2min --output=cat --grep={words}"
     deadline = time.monotonic() + within
     while (found := host.run(search)).rc != 0:
         assert time.monotonic() < deadline, f"no line of {unit}'s journal holds {words}"
