@@ -82,7 +82,7 @@ class RequestHead:
         self.credentials = _credentials(self.headers)
         self.key_hash = hash_key(self.credentials)
         given = self.headers.get(b"x-request-id", b"").decode("latin-1")
-        self.request_id = given if is_request_id(given) else ""
+        self.request_id = given if given and is_request_id(given) else ""
         self.origin = self.headers.get(b"origin")
         length = self.headers.get(b"content-length", b"")
         self.length = int(length) if length.isdigit() else None
@@ -91,7 +91,7 @@ class RequestHead:
     @property
     def may_come_again(self) -> bool:
         """Whether the connection's next request may have the same."""
-        return self.keep_alive and self.chunked and not self.headers.keys() & _ONCE
+        return self.keep_alive and self.chunked and _ONCE.isdisjoint(self.headers)
 
 
 # A head with one of these is another one each time, or does not end as others do.
@@ -155,7 +155,11 @@ def to_engine(headers: Mapping[bytes, bytes]) -> bytes:
     Args:
         headers: Names in lower case.
     """
-    return header_lines((name, headers[name]) for name in _TO_ENGINE if name in headers)
+    lines = b""
+    for name in _TO_ENGINE:
+        if name in headers:
+            lines += b"%b: %b\r\n" % (name, headers[name])
+    return lines
 
 
 def _passed_on(headers: Sequence[Header]) -> bytes:
