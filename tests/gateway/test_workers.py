@@ -135,6 +135,8 @@ def workers(tmp_path: Path, loop_thread: LoopThread) -> Iterator[Workers]:
             workers.start(number)
         workers.wait_for(*workers.running)
         site.wait_until_ready()
+        # Or its connection would be an idle one that its worker keeps.
+        site.http.close()
         yield workers
     finally:
         workers.end()
