@@ -125,7 +125,8 @@ def test_a_successor_takes_over_while_the_old_one_finishes(handing: Handing) -> 
     assert notices.main_process not in {None, gateway.process and gateway.process.pid}
     assert [text for text in notices.said if "FDSTORE=1" in text and "FDNAME=api" in text]
     # The successor answers those who come, with the new settings; the old one those who are there, once more.
-    assert httpx2.get(f"{gateway.http.base_url}/docs", verify=False).status_code == 404
+    # For a moment both accept.
+    wait_until(lambda: httpx2.get(f"{gateway.http.base_url}/docs", verify=False).status_code == 404)
     last = idle.get("/v1/models", headers=key)
     assert (last.status_code, last.headers["connection"]) == (200, "close")
     idle.close()
