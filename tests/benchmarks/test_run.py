@@ -1,9 +1,11 @@
 """The benchmark with all that it starts: that each contender does the work, and that nothing stays."""
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -38,7 +40,17 @@ def test_a_tiny_round_measures_every_contender() -> None:
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_outlives_it(how: signal.Signals) -> None:
     command = [sys.executable, "-m", "bench", "--quick", "--only", "citadel", "--only", "nginx"]
-    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as bench:
+    with (
+        # What is killed cannot remove its files.
+        tempfile.TemporaryDirectory(prefix="bench-") as folder,
+        subprocess.Popen(
+            command,
+            cwd=PROJECT,
+            env={**os.environ, "TMPDIR": folder},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        ) as bench,
+    ):
         assert bench.stderr
         while b"warming up" not in bench.stderr.readline():
             assert bench.poll() is None

@@ -5,7 +5,13 @@ from typing import Any
 
 from citadel_llm.config.schema import Settings
 
-_WORDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false"}
+_WORDS = {
+    "integer": "whole number",
+    "number": "number",
+    "string": "text",
+    "boolean": "true or false",
+    "date": "a day, `2030-01-31`",
+}
 
 
 def markdown() -> str:
@@ -46,9 +52,7 @@ def _type(field: dict[str, Any]) -> str:
             # Where the keys must match a pattern, the values' type stands under it.
             values = [*field.get("patternProperties", {}).values(), field.get("additionalProperties")]
             return f"mapping to {_type(values[0])}"
-    if field.get("format") == "date":
-        return "a day, `2030-01-31`"
-    return _WORDS[field["type"]] + _limits(field)
+    return _WORDS.get(field.get("format", ""), _WORDS[field["type"]]) + _limits(field)
 
 
 def _link(name: str) -> str:
