@@ -161,6 +161,15 @@ def test_of_many_who_want_one_name_one_gets_it(store: KeyStore) -> None:
     assert sorted(outcomes) == ["made"] + ["taken"] * 5
 
 
+def test_a_database_without_an_encoding(server: PostgresServer) -> None:
+    """As a server has it that was made without a locale."""
+    psql(server, "CREATE DATABASE plain TEMPLATE template0 ENCODING SQL_ASCII LOCALE 'C'")
+    store = KeyStore(server.url.replace("/postgres?", "/plain?"))
+    record, _ = store.create("laptop", "Ada Lovelåce")
+    assert store.list() == (record,)
+    store.close()
+
+
 def test_a_server_that_goes_and_comes_back(server: PostgresServer) -> None:
     store = KeyStore(server.url)
     record, _ = store.create("laptop")

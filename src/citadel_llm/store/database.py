@@ -166,6 +166,8 @@ def _postgresql_arguments(given: Any) -> dict[str, Any]:
     arguments = {
         "connect_timeout": _CONNECT_SECONDS,
         "options": f"-c statement_timeout={_STATEMENT_MILLISECONDS}",
+        # A server that was made without a locale says no encoding, and texts would come as bytes.
+        "client_encoding": "utf8",
         "tcp_user_timeout": _UNACKNOWLEDGED_MILLISECONDS,
         **_KEEPALIVE,
     }
