@@ -96,3 +96,35 @@ def test_a_body_that_does_not_come_is_given_up_in_a_pipeline_too(make_site: Any)
         connection.send(first, connection.head("content-length: 100"), b"{")
         assert [connection.answer()[0] for _ in range(2)] == [200, 408]
         assert connection.is_closed()
+
+
+def test_a_large_body_behind_one_that_is_refused_is_read(site: Site) -> None:
+    """Its bytes come between the refusal, which is the loop's own work, and the moment at which it is begun."""
+    gate = asyncio.Event()
+
+    async def answer(request: web.Request, body: bytes) -> web.StreamResponse:
+        await gate.wait()
+        return await site.chat.answer_normally(request, body)
+
+    site.chat.answer = answer
+    large = json.dumps({"model": CHAT, "messages": [{"role": "user", "content": "x" * 900_000}]}).encode()
+    with raw(site) as connection:
+        refused = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
+        sender = threading.Thread(
+            target=connection.send, args=(_whole(connection, BODY), refused, refused, _whole(connection, large))
+        )
+        sender.start()
+        wait_until(lambda: bool(site.chat.seen))
+        site.loop.loop.call_soon_threadsafe(gate.set)
+        assert [connection.answer()[0] for _ in range(4)] == [200, 401, 401, 200]
+        sender.join()
+
+
+def test_a_large_body_behind_one_that_is_refused_at_once_is_read(site: Site) -> None:
+    large = json.dumps({"model": CHAT, "messages": [{"role": "user", "content": "x" * 900_000}]}).encode()
+    with raw(site) as connection:
+        refused = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
+        sender = threading.Thread(target=connection.send, args=(refused, _whole(connection, large)))
+        sender.start()
+        assert [connection.answer()[0] for _ in range(2)] == [401, 200]
+        sender.join()

@@ -42,7 +42,9 @@ def _trusted(site: Site) -> None:
         httpx.get(f"{site.api_url}/health", timeout=10)
     except httpx.ConnectError as error:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            remedy = "validation_api_url must be what it names, validation_api_ca_file hold who vouches for it"
+            remedy = (
+                "validation_api_url must be what it names, validation_api_ca_file hold who vouches for it"
+            )
             pytest.fail(f"the certificate of {site.api_url}: {error}; {remedy}", pytrace=False)
 
 

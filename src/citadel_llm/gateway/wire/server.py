@@ -137,6 +137,9 @@ class GatewayProtocol(HttpToolsProtocol):
         self.expect_100_continue = False
         self.headers = []
         self._between = False
+        if self.phase == "idle":
+            # It came together with one before it, which was refused at once.
+            self._enter("head")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header has come."""
@@ -240,6 +243,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         if cycle is self.cycle and not self._whole:
             self._begin_body()
+            # Since the answer before was complete, so much may have come that it was paused as sent ahead.
+            self.flow.resume_reading()
         self._start_asgi_task(cycle, app)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words are not OpenAI's shape
