@@ -99,7 +99,7 @@ def test_a_body_that_does_not_come_is_given_up_in_a_pipeline_too(make_site: Any)
 
 
 def test_a_large_body_behind_one_that_is_refused_is_read(site: Site) -> None:
-    """Its bytes come between the refusal, which is the loop's own work, and the moment at which it is begun."""
+    """Its bytes may come between the refusal of the one before it and the moment at which it is begun."""
     gate = asyncio.Event()
 
     async def answer(request: web.Request, body: bytes) -> web.StreamResponse:
@@ -111,7 +111,8 @@ def test_a_large_body_behind_one_that_is_refused_is_read(site: Site) -> None:
     with raw(site) as connection:
         refused = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
         sender = threading.Thread(
-            target=connection.send, args=(_whole(connection, BODY), refused, refused, _whole(connection, large))
+            target=connection.send,
+            args=(_whole(connection, BODY), refused, refused, _whole(connection, large)),
         )
         sender.start()
         wait_until(lambda: bool(site.chat.seen))
