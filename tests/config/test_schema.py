@@ -33,8 +33,13 @@ MODEL = "models: [{name: a, source: {kind: folder, path: /x}, %s}]"
             "gateway.database_password",
             "a SQLite file has no password: take it out",
         ),
+        (
+            "gateway: {limits: {store_password: {credential: limits-password}}}",
+            "gateway.limits.store_password",
+            "name the store in limits.store",
+        ),
         ("gateway: {workers: 0}", "gateway.workers", "must be greater than or equal to 1"),
-        ("gateway: {workers: 2}", "gateway", "valkey_state: present sets one up"),
+        ("gateway: {workers: 2}", "gateway.workers", "valkey_state: present sets one up"),
         (
             "logging: {level: loud}",
             "logging.level",

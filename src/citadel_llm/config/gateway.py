@@ -54,6 +54,13 @@ class Limits(Part):
             raise ValueError("must hold no password: take it out of the URL and name it in store_password")
         return value
 
+    @model_validator(mode="after")
+    def _password_has_a_store(self) -> "Limits":
+        if self.store_password and not self.store:
+            message = "there is no store that it is for: take it out, or name the store in limits.store"
+            raise MisfitError(("store_password",), message)
+        return self
+
 
 class Accounting(Part):
     """How the use of models is noted: first in files on this host (the spool), from there in the database."""
@@ -264,10 +271,11 @@ class Gateway(Part):
     @model_validator(mode="after")
     def _workers_count_together(self) -> "Gateway":
         if self.workers > 1 and self.limits.store is None:
-            raise ValueError(
-                "workers above 1 want limits.store, to count limits together: valkey_state: present sets one"
-                " up and names it here; or workers: 1"
+            message = (
+                "above 1 it wants limits.store, to count limits together: valkey_state: present sets one up"
+                " and names it here; or 1"
             )
+            raise MisfitError(("workers",), message)
         return self
 
     @model_validator(mode="after")
