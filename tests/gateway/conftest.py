@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from citadel_llm import logging_config
-from citadel_llm.gateway.service import Server, server_config
+from citadel_llm.gateway.http_server import Server, server_config
 from citadel_llm.store import KeyStore
 
 from .fake_engine import FakeEngine

@@ -18,7 +18,7 @@ import httpx2
 import openai
 
 from citadel_llm.config import Settings
-from citadel_llm.gateway.service import Server
+from citadel_llm.gateway.http_server import Server
 from citadel_llm.store import KeyStore
 
 from .fake_engine import FakeEngine

@@ -9,137 +9,26 @@ Further workers, each a service of its own, ask the others for the socket: see `
 import asyncio
 import contextlib
 import gc
-import logging
 import os
-import socket
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import uvicorn
 import uvloop
-from uvicorn.server import ServerState
 
 from citadel_llm import config
-from citadel_llm.gateway.app import create_app
+from citadel_llm.gateway.http_server import KEEP_ALIVE_SECONDS, Server, server_config
 from citadel_llm.gateway.listener import LISTENER, address_of, open_listener, passed_listener
 from citadel_llm.gateway.tls import CertificateError, server_context
-from citadel_llm.gateway.wire.server import GatewayProtocol
-from citadel_llm.gateway.workers import ALONE, FIRST, Workers, worker_name
+from citadel_llm.gateway.workers import FIRST, Workers, worker_name
 from citadel_llm.services.base_service import BaseService
-from citadel_llm.services.errors import ConfigurationError, ServiceError, StartError
+from citadel_llm.services.errors import ConfigurationError, ServiceError
 from citadel_llm.services.hand_over import HandOverPoint, Predecessor, meeting_point
 
-# Longer than clients keep an idle connection: it is they who close it, and no request meets a closed one.
-_KEEP_ALIVE_SECONDS = 75
-# At a stop nobody waits so long. Idle connections get this, in which a request that is on its way arrives.
-_IDLE_SECONDS_AT_STOP = 2.0
 # What a request may take that a successor lets finish. Nobody waits for it; it costs its process's memory.
 _LONGEST_ANSWER_SECONDS = 3600.0
-_POLL_SECONDS = 0.05
 _OBJECTS_BETWEEN_COLLECTIONS = 50_000
 # The drain's own limit is the server's; this is for what follows it (closing connections and the store).
 _MARGIN_SECONDS = 5.0
-
-
-class DrainingState(ServerState):
-    """What uvicorn's connections share, and whether they are to be closed when their answers are over."""
-
-    draining = False
-
-
-class Server(uvicorn.Server):
-    """uvicorn without its signal handlers, and with a shutdown that loses no request.
-
-    Attributes:
-        drain_seconds: How long answers may take to finish once it shuts down.
-        idle_seconds: How long idle connections are kept open then: a client may be sending on one.
-    """
-
-    server_state: DrainingState
-
-    def __init__(self, settings: uvicorn.Config, drain_seconds: float = 60.0) -> None:
-        super().__init__(settings)
-        self.server_state = DrainingState()
-        self.drain_seconds = drain_seconds
-        self.idle_seconds = _IDLE_SECONDS_AT_STOP
-        self.up = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to accept connections, and tell at once: what has begun must be drained from then on."""
-        await super().startup(sockets)
-        self.up.set()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept no more, finish what has begun, and close the connections.
-
-        uvicorn's own closes idle connections at once, and with them the request that is on its way. Here the
-        next answer on each says `connection: close`; one that stays idle is closed after `idle_seconds`.
-        """
-        state, now = self.server_state, asyncio.get_running_loop().time()
-        for server in self.servers:
-            server.close()
-        for listener in sockets or []:
-            listener.close()
-        state.draining = True
-        await self._until_unused(now + min(self.idle_seconds, self.drain_seconds))
-        for connection in list(state.connections):
-            connection.shutdown()
-        if not await self._until_unused(now + self.drain_seconds):
-            for task in list(state.tasks):
-                task.cancel(msg="the drain's time is over")
-        if not self.force_exit:
-            await self.lifespan.shutdown()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Capture none."""
-        yield
-
-    async def run_on(self, listener: socket.socket) -> None:
-        """Serve until `should_exit` is set and what was in flight is over.
-
-        Raises:
-            StartError: The application did not start.
-        """
-        try:
-            await self.serve(sockets=[listener])
-        except SystemExit:
-            raise StartError("the application did not start; the log says why") from None
-
-    def metrics_page(self) -> bytes:
-        """The metrics of the application that it serves."""
-        page: bytes = self.lifespan.state["metrics"].page()
-        return page
-
-    async def _until_unused(self, deadline: float) -> bool:
-        """Wait until there is neither a connection nor work; whether there is none at the deadline."""
-        state, loop = self.server_state, asyncio.get_running_loop()
-        while state.connections or state.tasks:
-            if self.force_exit or loop.time() >= deadline:
-                return False
-            await asyncio.sleep(_POLL_SECONDS)
-        return True
-
-
-def server_config(settings: config.Settings, workers: Workers = ALONE) -> uvicorn.Config:
-    """How uvicorn serves the gateway."""
-    # It warns of every connection that speaks no HTTP, which anybody can open as many of as he likes.
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-    tls = settings.gateway.tls
-    return uvicorn.Config(
-        create_app(settings, workers),
-        lifespan="on",
-        http=GatewayProtocol,
-        # Our own log has one line a request, with what matters and without what must not be in it.
-        access_log=False,
-        log_config=None,
-        proxy_headers=False,
-        server_header=False,
-        ws="none",
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        ssl_context_factory=(lambda _config, _default: server_context(tls)) if tls else None,
-    )
 
 
 class GatewayService(BaseService):
@@ -317,7 +206,7 @@ class GatewayService(BaseService):
         """Let answers and idle connections end by themselves: others serve meanwhile."""
         if self._server:
             self._server.drain_seconds = _LONGEST_ANSWER_SECONDS
-            self._server.idle_seconds = _KEEP_ALIVE_SECONDS
+            self._server.idle_seconds = KEEP_ALIVE_SECONDS
             self.drain_timeout = _LONGEST_ANSWER_SECONDS + _MARGIN_SECONDS
 
     def _is_too_many(self) -> bool:
