@@ -10,6 +10,7 @@ from citadel_llm.gateway.access_log import AccessLine
 from citadel_llm.gateway.app import create_app
 from citadel_llm.gateway.errors import _SHAPES, CLIENT_GONE_STATUS
 from citadel_llm.gateway.metrics import GatewayMetrics
+from citadel_llm.gateway.metrics_page import WORKER_UP
 from citadel_llm.gateway.paths import INFERENCE_PATHS
 
 from .gateway_site import Site
@@ -35,7 +36,7 @@ def _paths(table: str) -> set[str]:
 
 
 def test_every_metric_is_documented(api: str) -> None:
-    exported = set()
+    exported = {WORKER_UP}
     for family in GatewayMetrics().collect():
         suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
         if family.name.startswith("citadel_gateway_"):

@@ -26,6 +26,9 @@ from citadel_llm.gateway.state import State, state_of
 
 _log = structlog.get_logger("citadel.gateway.metrics")
 
+WORKER_UP = "citadel_gateway_worker_up"
+"""The metric that the page adds where there are several workers."""
+
 # Below Prometheus' own limit of 10 s: one hanging engine must not cost the whole page.
 _TIMEOUT = 4.0
 _OK = 200
@@ -93,7 +96,7 @@ def _render(state: State, pages: Sequence[tuple[Engine, str]], others: Mapping[i
 def _of_workers(state: State, others: Mapping[int, str | None]) -> list[Metric]:
     """The metrics of this worker and the others, and which of them answered."""
     up = GaugeMetricFamily(
-        "citadel_gateway_worker_up", "Whether the worker told its metrics (1) or not (0).", labels=["worker"]
+        WORKER_UP, "Whether the worker told its metrics (1) or not (0).", labels=["worker"]
     )
     families: list[Metric] = [up]
     pages = {state["workers"].number: state["metrics"].page().decode(), **others}
