@@ -12,12 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 from bench import peers
-from bench.figures import DIRECT
+from bench.figures import DIRECT, WORKERS
 from bench.measures import Plan
 from bench.runner import Bench, raise_limits
 
 pytestmark = pytest.mark.lab
-TINY = Plan(rounds=1, warm=0.1, requests=0.2, back_to_back=0.2, paced=0.3, latency=0.3, streams=20)
+TINY = Plan(rounds=1, warm=0.1, requests=0.2, back_to_back=1, paced=0.3, latency=0.3, streams=20)
 PROJECT = Path(__file__).parents[2]
 
 
@@ -29,11 +29,13 @@ def test_a_tiny_round_measures_every_contender() -> None:
     assert run.left_out == {}, "\n".join(said)
     assert run.errors == {}
     names = {"citadel", "nginx", "HAProxy", "sglang-router", "vllm-router", "FastAPI with httpx"}
-    assert set(run.figures) == {DIRECT, *names}
+    assert set(run.figures) == {DIRECT, *names, *WORKERS.values()}
     for name in names:
         assert run.figures[name]["requests 0.7 KB"]["cpu"][0] > 0
         assert run.figures[name]["events back to back"]["cpu"][0] > 0
         assert run.figures[name]["memory"]["streams"] == [20]
+    for name in WORKERS.values():
+        assert run.figures[name]["workers"]["cpu"][0] > 0
     assert psutil.Process().children(recursive=True) == []
 
 
