@@ -132,6 +132,25 @@ def test_a_stop_finishes_the_answers_that_have_begun(gateway: Process) -> None:
 
 
 @pytest.mark.lab
+def test_a_client_whose_answer_ended_during_the_stop_may_ask_once_more(gateway: Process) -> None:
+    """The head of that answer did not say yet that the connection ends, and nobody else listens any more."""
+    gateway.start()
+    gateway.wait_until_ready()
+    _slow_answer(gateway.engine, 3.0)
+    texts: list[str] = []
+    client = threading.Thread(target=_stream, args=(gateway, texts))
+    client.start()
+    wait_until(lambda: bool(texts))
+    gateway.signal(signal.SIGTERM)
+    client.join()
+    gateway.engine.answer = None
+    headers = {"authorization": f"Bearer {gateway.key}"}
+    again = gateway.http.post("/v1/chat/completions", json={"model": CHAT, "messages": []}, headers=headers)
+    assert (again.status_code, again.headers["connection"]) == (200, "close")
+    assert gateway.wait() == 0
+
+
+@pytest.mark.lab
 @pytest.mark.parametrize(
     ("gateway", "signals"), [(1, 1), (30, 2)], ids=["time is over", "asked twice"], indirect=["gateway"]
 )

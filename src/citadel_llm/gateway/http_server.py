@@ -5,14 +5,14 @@ import contextlib
 import logging
 import socket
 from collections.abc import Iterator
+from time import monotonic
 
 import uvicorn
-from uvicorn.server import ServerState
 
 from citadel_llm import config
 from citadel_llm.gateway.app import create_app
 from citadel_llm.gateway.tls import server_context
-from citadel_llm.gateway.wire.server import GatewayProtocol
+from citadel_llm.gateway.wire.server import ConnectionsState, GatewayProtocol
 from citadel_llm.gateway.workers import ALONE, Workers
 from citadel_llm.services.errors import StartError
 
@@ -23,25 +23,20 @@ _IDLE_SECONDS_AT_STOP = 2.0
 _POLL_SECONDS = 0.05
 
 
-class DrainingState(ServerState):
-    """What uvicorn's connections share, and whether they are to be closed when their answers are over."""
-
-    draining = False
-
-
 class Server(uvicorn.Server):
     """uvicorn without its signal handlers, and with a shutdown that loses no request.
 
     Attributes:
         drain_seconds: How long answers may take to finish once it shuts down.
-        idle_seconds: How long idle connections are kept open then: a client may be sending on one.
+        idle_seconds: How long idle connections are kept open then: a client may be sending on one, for
+            nothing told it not to before the answer that it had last.
     """
 
-    server_state: DrainingState
+    server_state: ConnectionsState
 
     def __init__(self, settings: uvicorn.Config, drain_seconds: float = 60.0) -> None:
         super().__init__(settings)
-        self.server_state = DrainingState()
+        self.server_state = ConnectionsState()
         self.drain_seconds = drain_seconds
         self.idle_seconds = _IDLE_SECONDS_AT_STOP
         self.up = asyncio.Event()
@@ -62,11 +57,11 @@ class Server(uvicorn.Server):
             server.close()
         for listener in sockets or []:
             listener.close()
-        state.draining = True
-        await self._until_unused(now + min(self.idle_seconds, self.drain_seconds))
-        for connection in list(state.connections):
-            connection.shutdown()
+        # From here on the connections close themselves.
+        state.drain_began, state.drain_idle_seconds = monotonic(), self.idle_seconds
         if not await self._until_unused(now + self.drain_seconds):
+            for connection in list(state.connections):
+                connection.shutdown()
             for task in list(state.tasks):
                 task.cancel(msg="the drain's time is over")
         if not self.force_exit:

@@ -8,6 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from citadel_llm.gateway.errors import (
     GatewayError,
@@ -42,8 +43,22 @@ _SLOWEST_BODY = 1 << 14
 Phase = Literal["idle", "head", "body", "answer", "closing"]
 
 
+class ConnectionsState(ServerState):
+    """What all connections share.
+
+    Attributes:
+        drain_began: When the server has begun to accept no more, by the monotonic clock; None before.
+        drain_idle_seconds: For how long a connection is kept from then on that nothing comes on.
+    """
+
+    drain_began: float | None = None
+    drain_idle_seconds = 0.0
+
+
 class GatewayProtocol(HttpToolsProtocol):
     """One client's connection."""
+
+    server_state: ConnectionsState
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -275,8 +290,7 @@ class GatewayProtocol(HttpToolsProtocol):
     @property
     def draining(self) -> bool:
         """Whether the server accepts no more: then each connection is closed after its next answer."""
-        draining: bool = getattr(self.server_state, "draining", False)
-        return draining
+        return self.server_state.drain_began is not None
 
     def on_exchange_complete(self, exchange: Exchange, now: float) -> None:
         """An exchange has ended; the next one's turn has come."""
@@ -302,7 +316,11 @@ class GatewayProtocol(HttpToolsProtocol):
         if self.phase == "answer":
             return
         waited = now - self.since
-        if self.phase == "idle":
+        drain, nothing_came = self.server_state.drain_began, self.phase == "head" and not self._head_bytes
+        if drain is not None and (self.phase == "idle" or nothing_came):
+            if now - max(self.since, drain) > self.server_state.drain_idle_seconds:
+                self.transport.close()
+        elif self.phase == "idle":
             if waited > self.timeout_keep_alive:
                 self.transport.close()
         elif self.phase == "head":
