@@ -10,8 +10,8 @@ from typing import Any
 import anthropic
 import openai
 import pytest
+from tests.certificates import Authority
 
-from .certificates import Authority
 from .collector import Collector
 from .node import Node, wait_until
 

@@ -113,15 +113,21 @@ def _stream(gateway: Process, texts: list[str]) -> None:
         texts.extend(response.iter_text())
 
 
-def test_a_stop_finishes_the_answers_that_have_begun(gateway: Process) -> None:
+def _stop_during_an_answer(gateway: Process, seconds: float) -> tuple[threading.Thread, list[str]]:
+    """Signal the stop when an answer that takes so long has begun: who reads it, and what it has read."""
     gateway.start()
     gateway.wait_until_ready()
-    _slow_answer(gateway.engine, 1.0)
+    _slow_answer(gateway.engine, seconds)
     texts: list[str] = []
     client = threading.Thread(target=_stream, args=(gateway, texts))
     client.start()
     wait_until(lambda: bool(texts))
     gateway.signal(signal.SIGTERM)
+    return client, texts
+
+
+def test_a_stop_finishes_the_answers_that_have_begun(gateway: Process) -> None:
+    client, texts = _stop_during_an_answer(gateway, 1.0)
     time.sleep(0.3)
     with pytest.raises(httpx2.ConnectError):
         httpx2.get(f"{gateway.http.base_url}/health", verify=False)
@@ -134,14 +140,7 @@ def test_a_stop_finishes_the_answers_that_have_begun(gateway: Process) -> None:
 @pytest.mark.lab
 def test_a_client_whose_answer_ended_during_the_stop_may_ask_once_more(gateway: Process) -> None:
     """The head of that answer did not say yet that the connection ends, and nobody else listens any more."""
-    gateway.start()
-    gateway.wait_until_ready()
-    _slow_answer(gateway.engine, 3.0)
-    texts: list[str] = []
-    client = threading.Thread(target=_stream, args=(gateway, texts))
-    client.start()
-    wait_until(lambda: bool(texts))
-    gateway.signal(signal.SIGTERM)
+    client, _ = _stop_during_an_answer(gateway, 3.0)
     client.join()
     gateway.engine.answer = None
     headers = {"authorization": f"Bearer {gateway.key}"}

@@ -35,7 +35,7 @@ def nodes(hostvars: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> li
 
 def _node(name: str, variables: Mapping[str, Any]) -> dict[str, Any]:
     address = str(variables.get("config_node_address") or _address(name, variables))
-    scheme = "https" if (variables.get("config_gateway") or {}).get("tls") else "http"
+    scheme = api_scheme(variables.get("config_gateway") or {})
     return {
         "name": str(name),
         "address": address,
@@ -51,6 +51,11 @@ def _node(name: str, variables: Mapping[str, Any]) -> dict[str, Any]:
 def _address(name: str, variables: Mapping[str, Any]) -> Any:
     listens = variables.get("citadel_api_address", DEFAULT_ADDRESS)
     return variables.get("ansible_host", name) if listens in _EVERY_ADDRESS else listens
+
+
+def api_scheme(gateway: Mapping[str, Any]) -> str:
+    """Return how a gateway with these settings is spoken to."""
+    return "https" if gateway.get("tls") else "http"
 
 
 def _in_url(address: str) -> str:
@@ -165,6 +170,7 @@ class FilterModule:
             "citadel_nodes": nodes,
             "citadel_peers": peers,
             "citadel_others": others,
+            "citadel_api_scheme": api_scheme,
             "citadel_address_of": address_of,
             "citadel_not_addresses": not_addresses,
             "citadel_not_there": not_there,
