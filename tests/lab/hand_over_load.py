@@ -35,6 +35,9 @@ class Client:
     async def ask(self, kind: str, *, stream: bool) -> None:
         """Ask once, and note how it went."""
         began = asyncio.get_running_loop().time()
+        if self.streams is not None and self.streams[0].at_eof():
+            # As every client does that keeps connections: one that the server has closed meanwhile is not used.
+            self.close()
         try:
             if self.streams is None:
                 self.streams = await asyncio.open_connection(HOST, PORT)
