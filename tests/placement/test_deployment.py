@@ -18,6 +18,7 @@ from citadel_llm.placement.wishes import of_the_hub, wishes_of
 
 SHAPES = Path(__file__).parent / "published" / "shapes"
 TWO = machine_of_text("2x RTX 5060 Ti 16GB", 251 * GIB)
+LARGE = machine_of_text("2x H200 141GB", 251 * GIB)
 NOTHING = Deployed("", {})
 
 
@@ -52,7 +53,11 @@ def stands(deployment: Deployment, host: Settings) -> Deployed:
         }
         for each in host.served_models
     ]
-    return Deployed.read(yaml.safe_dump({"placement": {"made_from": deployment.made_from}, "models": models}))
+    placement = {
+        "made_from": deployment.made_from,
+        "on_demand": deployment.on_demand.model_dump(mode="json"),
+    }
+    return Deployed.read(yaml.safe_dump({"placement": placement, "models": models}))
 
 
 def test_a_plan_is_made_and_then_kept() -> None:
@@ -61,6 +66,32 @@ def test_a_plan_is_made_and_then_kept() -> None:
     assert first.fresh is not None
     assert first.plans["phi"].residency == "resident"
     again = deploy(host, TWO, {}, [], stands(first, host))
+    assert again == replace(first, fresh=None)
+
+
+def test_models_on_demand_are_told_their_memory_and_how_much_there_is() -> None:
+    # The one is resident, so that something is taken from the others.
+    demanded = {"residency": "cold", "engine": {"tensor_parallel_size": 2}}
+    asleep = {"residency": "warm", "engine": {"tensor_parallel_size": 1}}
+    host = settings(
+        model("phi", residency="resident", engine={"kv_cache_gib": 1}),
+        model("cold", **demanded),
+        model("warm", **asleep),
+    )
+    first = deploy(host, LARGE, {}, [], NOTHING)
+    assert first.fresh is not None
+    assert first.plans["phi"].memory == ()
+    assert [each.device for each in first.plans["cold"].memory] == [0, 1]
+    assert all(each.awake_bytes > 3 * GIB and not each.asleep_bytes for each in first.plans["cold"].memory)
+    (warm,) = first.plans["warm"].memory
+    assert 0 < warm.asleep_bytes < warm.awake_bytes
+    assert first.plans["warm"].asleep_host_bytes == first.fresh.host_asleep
+    left = {each.device: each.bytes for each in first.on_demand.devices}
+    uses = {use.device.index: use for use in first.fresh.uses()}
+    assert left == {index: use.usable - use.resident for index, use in uses.items()}
+    # So the largest of them has its room beside those that sleep.
+    assert all(left[each.device] >= each.awake_bytes for each in first.plans["cold"].memory)
+    again = deploy(host, LARGE, {}, [], stands(first, host))
     assert again == replace(first, fresh=None)
 
 
@@ -92,7 +123,7 @@ def test_a_plan_is_made_anew_for_another_machine(machine: Machine) -> None:
 def test_a_plan_of_an_arithmetic_that_was_wrong_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     host = settings(model("phi"))
     first = deploy(host, TWO, {}, [], NOTHING)
-    monkeypatch.setattr("citadel_llm.placement.deployment._ARITHMETIC", 2)
+    monkeypatch.setattr("citadel_llm.placement.deployment._ARITHMETIC", 0)
     assert deploy(host, TWO, {}, [], stands(first, host)).fresh is not None
 
 

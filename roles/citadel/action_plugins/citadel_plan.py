@@ -62,7 +62,10 @@ def planned(models: list[Any], plans: Mapping[str, "EnginePlan"]) -> list[dict[s
 
 def _dumped(plan: "EnginePlan") -> dict[str, Any]:
     # Not with an empty list for nearly every model: what did not change shall look as it did.
-    return plan.model_dump(mode="json", exclude=None if plan.replicas else {"replicas"})
+    empty = {name for name in ("replicas", "memory") if not getattr(plan, name)}
+    if plan.asleep_host_bytes is None:
+        empty.add("asleep_host_bytes")
+    return plan.model_dump(mode="json", exclude=empty)
 
 
 def short_table(settings: "Settings", plans: Mapping[str, "EnginePlan"]) -> list[str]:
@@ -144,6 +147,7 @@ class ActionModule(ActionBase):
             "changed": False,
             "models": planned(plain(variables["citadel_models"]), deployment.plans),
             "made_from": deployment.made_from,
+            "on_demand": deployment.on_demand.model_dump(mode="json"),
             "kept": deployment.fresh is None,
             "table": table,
         }

@@ -13,6 +13,7 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 from citadel_llm.config.features import Feature, FeatureName
 from citadel_llm.config.gateway import Gateway
 from citadel_llm.config.parts import MisfitError, ModelName, Part, Seconds
+from citadel_llm.config.residency import OnDemandBudget, OnDevice, Residency
 
 # struct sockaddr_un holds 108 bytes, the closing zero among them.
 _SOCKET_PATH_LIMIT = 107
@@ -193,6 +194,10 @@ class EnginePlan(Part):
     """Share of each GPU's memory that must be free when it starts; none on the CPU build."""
     replicas: tuple[ReplicaPlan, ...] = ()
     """Where its further engines run: the second, the third, and so on."""
+    memory: tuple[OnDevice, ...] = ()
+    """What it holds on each of its devices, if it runs on demand."""
+    asleep_host_bytes: Annotated[int, Field(ge=0)] | None = None
+    """What it holds of the host's memory while it sleeps, in bytes, if it may."""
 
     def of_replica(self, number: int) -> "EnginePlan":
         """The plan of one of its engines, counted from 1; of one that was not planned, the first one's."""
@@ -295,6 +300,8 @@ class Placement(Part):
     """Share of the host's memory that engines on the CPU build, or sleeping models, may take together."""
     made_from: str | None = None
     """Checksum of what the plan was made from; written by Citadel."""
+    on_demand: OnDemandBudget = OnDemandBudget()
+    """The memory in which models on demand take turns; written by Citadel."""
 
 
 class Settings(Part):
@@ -318,6 +325,8 @@ class Settings(Part):
     """What the models may take of the host."""
     models: tuple[Model, ...] = ()
     """The catalogue: the models that this host serves."""
+    residency: Residency = Residency()
+    """Models on demand."""
     features: dict[FeatureName, Feature] = {}  # noqa: RUF012 - the model is frozen
     """Feature flags by name."""
 
@@ -404,6 +413,11 @@ class Settings(Part):
     def served_models(self) -> tuple[Model, ...]:
         """The models that engines here serve."""
         return tuple(model for model in self.models if model.served)
+
+    @property
+    def models_on_demand(self) -> tuple[Model, ...]:
+        """The models whose engines run only when somebody wants them."""
+        return tuple(model for model in self.served_models if model.on_demand)
 
     @property
     def engines(self) -> tuple[Engine, ...]:

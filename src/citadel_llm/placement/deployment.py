@@ -7,13 +7,14 @@ restarts engines. So a deployed plan is kept until what it was made from changes
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
 from citadel_llm.config import EnginePlan, Settings
+from citadel_llm.config.residency import OnDemandBudget
 from citadel_llm.placement.calibration import Measurement, calibrate
 from citadel_llm.placement.devices import Machine
 from citadel_llm.placement.plan import Plan
@@ -29,7 +30,7 @@ _ASIDE: dict[str, Any] = {
 }
 
 # To be raised when a plan that an older release made may be wrong, and is not to be kept.
-_ARITHMETIC = 1
+_ARITHMETIC = 2
 
 
 class PlacementFaultsError(Exception):
@@ -51,10 +52,12 @@ class Deployed:
     Attributes:
         made_from: Checksum of what its plan was made from; empty when there is none.
         plans: The plans by their models' names.
+        on_demand: The memory in which models on demand take turns.
     """
 
     made_from: str
     plans: Mapping[str, EnginePlan]
+    on_demand: OnDemandBudget = field(default_factory=OnDemandBudget)
 
     @classmethod
     def read(cls, text: str) -> "Deployed":
@@ -63,7 +66,9 @@ class Deployed:
             tree = yaml.safe_load(text) or {}
             placed = {entry["name"]: entry["plan"] for entry in tree["models"] if entry.get("plan")}
             plans = {name: EnginePlan.model_validate(plan) for name, plan in placed.items()}
-            return cls(str(tree["placement"]["made_from"]), plans)
+            placement = tree["placement"]
+            on_demand = OnDemandBudget.model_validate(placement.get("on_demand", {}))
+            return cls(str(placement["made_from"]), plans, on_demand)
         except (yaml.YAMLError, ValidationError, KeyError, TypeError, AttributeError):
             return cls("", {})
 
@@ -75,11 +80,13 @@ class Deployment:
     Attributes:
         made_from: Checksum of what the plans were made from.
         plans: The plans by their models' names.
+        on_demand: The memory in which models on demand take turns.
         fresh: The plan that was made for it; none when the deployed one is kept.
     """
 
     made_from: str
     plans: Mapping[str, EnginePlan]
+    on_demand: OnDemandBudget
     fresh: Plan | None
 
 
@@ -114,10 +121,10 @@ def deploy(
     made_from = checksum(settings, machine)
     served = {model.name for model in settings.served_models}
     if not replan and made_from == deployed.made_from and served == set(deployed.plans):
-        return Deployment(made_from, deployed.plans, None)
+        return Deployment(made_from, deployed.plans, deployed.on_demand, None)
     build = settings.engine.build
     plan = make_plan(settings.placement, build, machine, calibrate(wishes, measured, build, vllm))
-    return Deployment(made_from, plan.engine_plans(), plan)
+    return Deployment(made_from, plan.engine_plans(), plan.on_demand(), plan)
 
 
 def checksum(settings: Settings, machine: Machine) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from citadel_llm.config.residency import DeviceBudget, OnDemandBudget, OnDevice
 from citadel_llm.config.schema import EnginePlan, ReplicaPlan
 from citadel_llm.placement.devices import Machine
 from citadel_llm.placement.terms import Device, Layout, Term
@@ -185,7 +186,10 @@ class Plan:
             where = self._where(model)
             if model.replica == 1:
                 name = model.name
-                plans[name] = EnginePlan(residency=model.residency, max_model_len=model.context, **where)
+                turns = {} if model.residency == "resident" else self._held(model)
+                plans[name] = EnginePlan(
+                    residency=model.residency, max_model_len=model.context, **where, **turns
+                )
             else:
                 replicas = (*plans[name].replicas, ReplicaPlan(**where))
                 plans[name] = plans[name].model_copy(update={"replicas": replicas})
@@ -199,6 +203,30 @@ class Plan:
             "kv_cache_bytes": model.kv_cache,
             "gpu_memory_utilization": model.gpu_memory_utilization,
         }
+
+    def on_demand(self) -> OnDemandBudget:
+        """The memory in which the models that are not always awake take turns; empty where all are."""
+        turns = [model for model in self.models if model.residency != "resident"]
+        used = {device for model in turns for device in model.devices}
+        budgets = [
+            DeviceBudget(device=use.device.index, bytes=use.usable - use.resident)
+            for use in self.uses()
+            if use.device.index in used
+        ]
+        return OnDemandBudget(devices=tuple(budgets), host_bytes=self.host_budget if turns else 0)
+
+    def _held(self, model: ModelPlan) -> dict[str, Any]:
+        """What a model on demand holds of each device and, asleep, of the host."""
+        sleeps = model.residency == "warm"
+        memory = [
+            OnDevice(
+                device=device,
+                awake_bytes=sum(worker.awake_bytes for worker in model.on(device)),
+                asleep_bytes=sum(worker.asleep_bytes for worker in model.on(device)) if sleeps else 0,
+            )
+            for device in sorted(set(model.devices))
+        ]
+        return {"memory": tuple(memory), "asleep_host_bytes": model.weight_bytes if sleeps else None}
 
     def as_json(self) -> dict[str, Any]:
         """The plan for programs; docs/placement.md says what each key means."""
