@@ -104,6 +104,10 @@ validated:
   description: Whether the set was judged; false when nothing was to be changed.
   type: bool
   returned: success
+said:
+  description: What the judge wrote to its standard output; empty when the set was not judged.
+  type: str
+  returned: success
 """
 
 import contextlib
@@ -258,11 +262,11 @@ def acting_as(target: Target) -> Iterator[None]:
         os.setegid(before[1])
 
 
-def validate(module: AnsibleModule, files: dict[str, bytes]) -> bool:
-    """Let the command judge the staged set; return whether it did, and fail when it refuses."""
+def validate(module: AnsibleModule, files: dict[str, bytes]) -> str | None:
+    """Let the command judge the staged set; return what it said, if it did, and fail when it refuses."""
     needed = module.params["validate_when"]
     if not module.params["validate"] or (needed and not Path(needed).exists()):
-        return False
+        return None
     with tempfile.TemporaryDirectory(prefix="citadel-") as folder:
         stage(Path(folder), files)
         command = [part.replace("%s", folder) for part in module.params["validate"]]
@@ -274,7 +278,7 @@ def validate(module: AnsibleModule, files: dict[str, bytes]) -> bool:
         advice = module.params["validate_advice"]
         lines = [f"The files are refused by `{judge}`:", said, *([advice] if advice else [])]
         module.fail_json(msg="\n".join(lines), rc=status)
-    return True
+    return str(out)
 
 
 def apply(root: Path, files: dict[str, bytes], plan: Plan, target: Target) -> None:
@@ -317,7 +321,7 @@ def main() -> None:
             plan = make_plan(root, files, module.params["exclusive"], target)
             changes = diff(root, files, plan)
         needed = bool(plan.place or plan.remove)
-        validated = needed and validate(module, files)
+        said = validate(module, files) if needed else None
         if needed and not module.check_mode:
             with acting_as(writer):
                 apply(root, files, plan, target)
@@ -328,7 +332,8 @@ def main() -> None:
         placed=plan.place,
         removed=plan.remove,
         checksums={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
-        validated=validated,
+        validated=said is not None,
+        said=said or "",
         diff=changes,
     )
 

@@ -3,6 +3,9 @@ from typing import ClassVar
 
 import pytest
 
+from citadel_llm.config import Layers, validate
+from citadel_llm.services.service_manager import services_of
+
 from .modules import load
 
 units = load("roles/systemd_units/library/citadel_units.py")
@@ -181,19 +184,6 @@ def test_a_successor_that_does_not_come_up_fails_with_what_it_said() -> None:
     assert "--priority=warning" in Module.asked[-1]
 
 
-def test_only_what_vllm_serves_has_an_engine() -> None:
-    models = [
-        {"name": "awake", "plan": {"residency": "resident"}},
-        {"name": "asleep", "plan": {"residency": "warm"}},
-        {"name": "imp", "runtime": "transformers"},
-    ]
-    described = services.engine_services(models, "release 1")
-    assert [(each["name"], each["on_demand"]) for each in described] == [
-        ("citadel-engine@awake.service", False),
-        ("citadel-engine@asleep.service", True),
-    ]
-
-
 def test_stops_the_engine_of_a_model_that_left_the_catalogue() -> None:
     old = unit(OLD)
     assert commands(unit(GATEWAY), unit(ENGINE), leftover=(old,)) == [f"stop {OLD}", f"disable {OLD}"]
@@ -215,17 +205,6 @@ def test_what_is_on_its_way_down_is_no_leftover() -> None:
             return 0, "\n".join(lines), ""
 
     assert units.Systemctl(Module()).matching("gateway@*") == {"gateway@2.service"}
-
-
-def test_each_worker_of_the_gateway_is_a_service() -> None:
-    described = services.gateway_services(engines.gateway_units(3), "release 1", 60, 60)
-    assert [each["name"] for each in described] == [
-        "citadel-gateway.service",
-        "citadel-gateway@2.service",
-        "citadel-gateway@3.service",
-    ]
-    assert all(each["hands_over"] and not each["on_demand"] for each in described)
-    assert len({each["revision"] for each in described}) == 1
 
 
 def test_starts_the_target_after_the_services() -> None:
@@ -278,55 +257,88 @@ def test_shows_a_log_as_people_read_it(line: str, expected: str) -> None:
     assert units.readable(line) == expected
 
 
-MODELS: list[dict[str, object]] = [
-    {"name": "a", "engine": {"start_timeout": 10, "drain_timeout": 20}},
-    {"name": "b.c-d"},
-]
+MODEL = {"unit": ENGINE, "revision": "1", "on_demand": False, "model": "one", "drain_timeout": 60}
+WORKER = {"unit": GATEWAY, "revision": "2", "on_demand": False, "model": None, "drain_timeout": 1.5}
+OTHER = {"unit": "citadel-health.service", "revision": "3", "on_demand": False, "model": None}
+GIVEN = {
+    "release": "1.0-abc",
+    "templates": {GATEWAY: "g", "citadel-engine@.service": "e", "citadel-health.service": "h"},
+    "start_timeouts": {"citadel-gateway": 60},
+    "engine": "lock",
+    "manifests": [{"__systemd_units_model": "one", "stat": {"exists": True, "checksum": "w"}}],
+}
 
 
-def revisions(models: list[dict[str, object]], identity: object = "release 1") -> dict[str, str]:
-    return {each["name"]: each["revision"] for each in services.engine_services(models, identity)}
+def described(found: list[dict[str, object]] | None = None, **given: object) -> dict[str, dict[str, object]]:
+    every = services.services(
+        [WORKER, {**MODEL, "start_timeout": 900.0}, OTHER] if found is None else found, **{**GIVEN, **given}
+    )
+    return {each["name"]: each for each in every}
 
 
-def test_describes_the_engines() -> None:
-    first, second = services.engine_services(MODELS, "release 1")
-    assert first["name"] == "citadel-engine@a.service"
-    assert first["settings"] == {"TimeoutStartSec": 70, "TimeoutStopSec": 50}
-    assert second["name"] == "citadel-engine@b.c-d.service"
-    assert second["settings"] == {"TimeoutStartSec": 960, "TimeoutStopSec": 90}
+def test_describes_each_service_and_those_that_hand_over_last() -> None:
+    every = described()
+    assert list(every) == [ENGINE, "citadel-health.service", GATEWAY]
+    assert [each["hands_over"] for each in every.values()] == [False, False, True]
+    assert every[ENGINE]["settings"] == {"TimeoutStartSec": 960, "TimeoutStopSec": 90}
+    assert every[GATEWAY]["settings"] == {"TimeoutStartSec": 120, "TimeoutStopSec": 31}
+    assert every["citadel-health.service"]["settings"] == {"TimeoutStartSec": 150, "TimeoutStopSec": 90}
 
 
-def test_a_model_restarts_only_for_itself_and_for_what_all_share() -> None:
-    before = revisions(MODELS)
-    assert revisions(MODELS) == before
-    assert revisions([MODELS[0], MODELS[1] | {"aliases": ["x"]}]) == before | {
-        "citadel-engine@b.c-d.service": revisions([MODELS[1] | {"aliases": ["x"]}])[
-            "citadel-engine@b.c-d.service"
-        ]
-    }
-    assert not set(revisions(MODELS, "release 2").values()) & set(before.values())
-
-
-def test_each_replica_is_a_unit_that_restarts_for_itself_alone() -> None:
-    one: dict[str, object] = {"name": "a", "engine": {}, "plan": {"gpus": [0]}}
-    two: dict[str, object] = {
-        "name": "a",
-        "engine": {"replicas": 2},
-        "plan": {"gpus": [0], "replicas": [{"gpus": [1]}]},
-    }
-    moved: dict[str, object] = {**two, "plan": {"gpus": [0], "replicas": [{"gpus": [2]}]}}
-    first, second = "citadel-engine@a.service", "citadel-engine@a.2.service"
-    assert list(revisions([two])) == [first, second]
-    assert revisions([one])[first] == revisions([two])[first] == revisions([moved])[first]
-    assert revisions([moved])[second] != revisions([two])[second]
+@pytest.mark.parametrize(
+    ("given", "restarted"),
+    [
+        ({}, []),
+        ({"release": "2.0"}, [ENGINE, "citadel-health.service", GATEWAY]),
+        ({"engine": "another lock"}, [ENGINE]),
+        (
+            {"manifests": [{"__systemd_units_model": "one", "stat": {"exists": True, "checksum": "x"}}]},
+            [ENGINE],
+        ),
+        (
+            {"manifests": [*GIVEN["manifests"], {"__systemd_units_model": "two", "stat": {"exists": False}}]},
+            [],
+        ),
+        ({"templates": {**GIVEN["templates"], GATEWAY: "new"}}, [GATEWAY]),
+        ({"start_timeouts": {}}, [GATEWAY]),
+        ({"found": [{**MODEL, "start_timeout": 900.0, "revision": "4"}, WORKER, OTHER]}, [ENGINE]),
+    ],
+)
+def test_a_service_restarts_only_for_what_it_runs_with(
+    given: dict[str, object], restarted: list[str]
+) -> None:
+    before, after = described(), described(**given)
+    assert [name for name in before if after[name]["revision"] != before[name]["revision"]] == restarted
 
 
 def test_writes_drop_ins() -> None:
-    [(path, text)] = services.drop_ins([services.service(GATEWAY, "x", 60, 60)]).items()
+    gateway = described()[GATEWAY]
+    [(path, text)] = services.drop_ins([gateway]).items()
     assert path == "citadel-gateway.service.d/citadel.conf"
     assert text.splitlines()[1:] == [
         "[Service]",
-        f"Environment=CITADEL_REVISION={services.service(GATEWAY, 'x', 60, 60)['revision']}",
+        f"Environment=CITADEL_REVISION={gateway['revision']}",
         "TimeoutStartSec=120",
-        "TimeoutStopSec=90",
+        "TimeoutStopSec=31",
     ]
+
+
+def test_the_roles_name_the_units_as_the_application_does() -> None:
+    models = [
+        {"name": name, "source": {"kind": "folder", "path": "/w"}, "engine": {"replicas": count}}
+        for name, count in (("a", 1), ("b", 3))
+    ]
+    gateway = {"workers": 3, "limits": {"store": "valkey://127.0.0.1/0"}}
+    settings = validate(
+        Layers(
+            values={
+                "environment": "staging",
+                "gateway": gateway,
+                "models": models,
+                "engine": {"build": "cpu"},
+            }
+        )
+    )
+    units_of = [service.unit for service in services_of(settings)]
+    names = engines.engine_names(models)
+    assert set(units_of) >= {*engines.gateway_units(3), *(f"citadel-engine@{name}.service" for name in names)}

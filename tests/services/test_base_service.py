@@ -3,11 +3,13 @@
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,6 +89,58 @@ def test_a_life_in_good_order(run: Run, notify: NotifySocket, config_folder: Pat
     ]
     assert lines[1]["level_now"] == "debug"
     assert {line["service"] for line in lines} == {"probe"}
+
+
+def test_what_it_runs_with_is_written_down(
+    run: Run, notify: NotifySocket, config_folder: Path, tmp_path: Path
+) -> None:
+    layer = config_folder / "global" / "a.yml"
+    folder = tmp_path / "run" / "settings" / "citadel-probe"
+    folder.mkdir(parents=True)
+
+    def configure(more: str) -> None:
+        layer.write_text(f"environment: staging\nrun_dir: {tmp_path}/run\n{more}")
+
+    def written() -> dict[str, Any]:
+        return dict(json.loads((folder / "probe.json").read_text()))
+
+    configure("gateway: {port: 1}")
+    process = run(CITADEL__LOGGING__FORMAT="json")
+    notify.wait_for("READY", "1")
+    first = written()
+    assert (first["service"], first["pid"], first["reloads"]) == ("probe", process.pid, 0)
+    assert first["settings"]["gateway"]["port"] == 1
+    assert (first["settings"]["logging"]["format"], first["variables"]) == (
+        "json",
+        ["CITADEL__LOGGING__FORMAT"],
+    )
+    assert stat.S_IMODE((folder / "probe.json").stat().st_mode) == 0o640
+
+    for more, port, reloads, failed in (
+        ("gateway: {port: 2}", 2, 1, ""),
+        ("gateway: {prot: 3}", 2, 1, "the new ones are wrong, see the log"),
+    ):
+        configure(more)
+        process.send_signal(signal.SIGHUP)
+        notify.wait_for("RELOADING", "1")
+        notify.wait_for("READY", "1")
+        now = written()
+        assert (now["settings"]["gateway"]["port"], now["reloads"], now["reload_failed"]) == (
+            port,
+            reloads,
+            failed,
+        )
+
+    # A successor's stays.
+    (folder / "probe.json").write_text(json.dumps({**first, "pid": 1}))
+    process.send_signal(signal.SIGHUP)
+    notify.wait_for("RELOADING", "1")
+    notify.wait_for("READY", "1")
+    assert written()["pid"] == 1
+    (folder / "probe.json").write_text(json.dumps(first))
+    process.terminate()
+    process.communicate(timeout=10)
+    assert list(folder.iterdir()) == []
 
 
 def test_the_service_in_the_docs_runs(

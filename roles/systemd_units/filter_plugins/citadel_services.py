@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -9,8 +10,8 @@ from typing import Any
 START_MARGIN = 60
 STOP_MARGIN = 30
 
-# The schema's defaults (EngineOptions), in seconds.
-START_TIMEOUT = 900
+# The limits of a service whose settings say none (BaseService), in seconds.
+START_TIMEOUT = 90
 DRAIN_TIMEOUT = 60
 
 DIGITS = 16
@@ -22,88 +23,54 @@ def revision(identity: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
 
 
-def service(
-    name: str,
-    identity: object,
-    start_timeout: float,
-    drain_timeout: float,
+def services(
+    found: Iterable[Mapping[str, Any]],
     *,
-    on_demand: bool = False,
-    hands_over: bool = False,
-) -> dict[str, Any]:
-    """Describe a service.
+    release: str,
+    templates: Mapping[str, str],
+    start_timeouts: Mapping[str, float],
+    engine: str,
+    manifests: Iterable[Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """Describe each service that the settings ask for; those that hand over stand last.
 
     Args:
-        name: The unit's name.
-        identity: Whatever makes a restart necessary when it changes.
-        start_timeout: Seconds that the service gives itself to become ready.
-        drain_timeout: Seconds that it gives requests in flight when it stops.
-        on_demand: Whether it is to run only when somebody starts it.
-        hands_over: Whether a reload replaces its process by one with all that is new.
+        found: What `citadel config validate --json` says of each.
+        release: The application's release.
+        templates: The units' texts by their names.
+        start_timeouts: Seconds that services give themselves to become ready, where no setting says them, by
+            what their units' names begin with.
+        engine: What the engines' environment is made from.
+        manifests: What M(ansible.builtin.stat) says of the manifest of each model's weights.
 
     Returns:
-        `name`, `revision`, `on_demand`, `hands_over`, and `settings` for the section [Service] of its
-        drop-in.
+        Of each its unit's `name`, its `revision`, whether it is `on_demand` (it runs only when somebody
+        starts it) and `hands_over` (a reload replaces its process by one with all that is new), and
+        `settings` for the section [Service] of its drop-in.
     """
-    settings = {
-        "TimeoutStartSec": int(start_timeout) + START_MARGIN,
-        "TimeoutStopSec": int(drain_timeout) + STOP_MARGIN,
-    }
-    return {
-        "name": name,
-        "revision": revision([identity, settings]),
-        "settings": settings,
-        "on_demand": on_demand,
-        "hands_over": hands_over,
-    }
-
-
-def gateway_services(
-    units: Iterable[str], identity: object, start_timeout: float, drain_timeout: float
-) -> list[dict[str, Any]]:
-    """Describe each worker of the gateway, by its unit; all of them run with the same."""
-    return [service(name, identity, start_timeout, drain_timeout, hands_over=True) for name in units]
-
-
-def engine_services(models: Iterable[Mapping[str, Any]], identity: object) -> list[dict[str, Any]]:
-    """Describe each engine of each model that vLLM serves; `identity` is what they all share.
-
-    Args:
-        models: The catalogue, each entry with its plan.
-        identity: What a change of restarts them all.
-    """
-    services = []
-    for model in models:
-        if model.get("runtime", "vllm") != "vllm":
-            continue
-        options = model.get("engine") or {}
-        for number, name in enumerate(engine_names(model), 1):
-            services.append(
-                service(
-                    f"citadel-engine@{name}.service",
-                    [identity, _of_replica(model, number)],
-                    options.get("start_timeout", START_TIMEOUT),
-                    options.get("drain_timeout", DRAIN_TIMEOUT),
-                    on_demand=(model.get("plan") or {}).get("residency", "resident") != "resident",
-                )
-            )
-    return services
-
-
-def engine_names(model: Mapping[str, Any]) -> list[str]:
-    """Name a model's engines as `Model.engine_ids` does: its name, then `name.2` and so on."""
-    name, replicas = model["name"], int((model.get("engine") or {}).get("replicas", 1))
-    return [name, *(f"{name}.{number}" for number in range(2, replicas + 1))]
-
-
-def _of_replica(model: Mapping[str, Any], number: int) -> dict[str, Any]:
-    """What of a model one of its engines runs with: not how many others there are, nor where."""
-    options = {key: value for key, value in (model.get("engine") or {}).items() if key != "replicas"}
-    plan = dict(model.get("plan") or {})
-    replicas = plan.pop("replicas", None) or []
-    if number > 1 and len(replicas) >= number - 1:
-        plan |= replicas[number - 2]
-    return {**model, "engine": options, "plan": plan}
+    weights = {each["__systemd_units_model"]: each["stat"].get("checksum") for each in manifests}
+    described = []
+    for each in found:
+        template = re.sub(r"@.+\.service$", "@.service", each["unit"])
+        kind = re.split(r"[@.]", template)[0]
+        start = each.get("start_timeout", start_timeouts.get(kind, START_TIMEOUT))
+        settings = {
+            "TimeoutStartSec": int(start) + START_MARGIN,
+            "TimeoutStopSec": int(each.get("drain_timeout", DRAIN_TIMEOUT)) + STOP_MARGIN,
+        }
+        identity = [release, each["revision"], templates[template], settings]
+        if each["model"] is not None:
+            identity += [engine, weights.get(each["model"])]
+        described.append(
+            {
+                "name": each["unit"],
+                "revision": revision(identity),
+                "settings": settings,
+                "on_demand": each["on_demand"],
+                "hands_over": kind == "citadel-gateway",
+            }
+        )
+    return sorted(described, key=lambda one: one["hands_over"])
 
 
 def drop_ins(services: Iterable[Mapping[str, Any]]) -> dict[str, str]:
@@ -124,7 +91,6 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters."""
         return {
-            "citadel_gateway_services": gateway_services,
-            "citadel_engine_services": engine_services,
+            "citadel_services": services,
             "citadel_drop_ins": drop_ins,
         }

@@ -23,11 +23,12 @@ app = typer.Typer(no_args_is_help=True, help="Check and show the settings.")
 
 
 @app.command(epilog=examples("citadel config validate", "citadel config validate --directory ./new-config"))
-def validate(directory: DirectoryOption = None) -> None:
+def validate(directory: DirectoryOption = None, as_json: JsonOption = False) -> None:
     """Check the configuration: every problem on its own line, with where it is and what would do.
 
     A feature flag whose last day has been is a problem, too: here, and so at a deploy, but never to a service
-    that starts. Exit code 0 when it is right, 2 when it is not.
+    that starts. Exit code 0 when it is right, 2 when it is not. With --json, the services that it asks for,
+    each with the revision of the settings that it reads.
     """
     from citadel_llm.config import ConfigError, expired  # noqa: PLC0415 - takes a while to load
 
@@ -35,6 +36,11 @@ def validate(directory: DirectoryOption = None) -> None:
     late = expired(settings.features, datetime.datetime.now(datetime.UTC).date(), layers)
     if late:
         fail(str(ConfigError(late)), EXIT_USAGE)
+    if as_json:
+        from citadel_llm.services.service_settings import described  # noqa: PLC0415
+
+        print_json({"environment": settings.environment, "services": described(settings)})
+        return
     typer.echo(f"the configuration is right: {settings.environment}, {len(settings.models)} model(s)")
 
 

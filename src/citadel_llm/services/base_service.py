@@ -35,7 +35,9 @@ import structlog
 
 from citadel_llm import config, logging_config
 from citadel_llm.services.errors import ExitCode, ServiceError, StartError
+from citadel_llm.services.running import Running
 from citadel_llm.services.sd_notify import Notifier
+from citadel_llm.services.service_settings import values_read
 
 _HEARTBEAT_SECONDS = 5.0
 # More than two heartbeats, so that one late ping on a busy host ends nothing.
@@ -63,6 +65,7 @@ class BaseService:
 
     def __init__(self, settings: config.Settings, config_directory: Path | None = None) -> None:
         self.settings = settings
+        self._started_with = settings
         self.config_directory = config_directory
         self.notifier = Notifier()
         self.log: structlog.stdlib.BoundLogger = structlog.get_logger(self.name)
@@ -71,6 +74,7 @@ class BaseService:
         self._hurry = asyncio.Event()
         self._reload_requested = asyncio.Event()
         self._failure: ServiceError | None = None
+        self._running: Running | None = None
 
     # What a service says about itself.
 
@@ -81,7 +85,16 @@ class BaseService:
         """Come up; return when the service really answers. It is then said to be ready."""
 
     async def reload(self) -> None:
-        """Take over `self.settings`, which are new. What needs a restart should say so in the log."""
+        """Take over `self.settings`, which are new; where a service does not say how, the flags alone.
+
+        How it logs is taken over in any case.
+        """
+        new = self.settings
+        self.settings = self._started_with.model_copy(
+            update={"logging": new.logging, "features": new.features}
+        )
+        if values_read(self.name, new) != values_read(self.name, self.settings):
+            self.log.warning("its settings have changed: restart it to apply them")
 
     async def drain(self) -> None:
         """Take nothing new and return when what was begun is finished."""
@@ -153,10 +166,14 @@ class BaseService:
             if ready:
                 seconds = round(time.monotonic() - began, 2)
                 self.log.info("ready", seconds=seconds)
+                self._running = Running(self.name, self.settings.model_dump(mode="json"), seconds)
+                self._write_down(self._running.write)
                 self.notifier.ready(f"ready after {seconds:.1f} s")
                 await self._serve()
             await self._go_down(drain=ready)
         finally:
+            if self._running:
+                self._running.remove(self.settings.run_dir)
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 loop.remove_signal_handler(number)
                 # The end is reached: one that comes late must not turn it into a death by a signal.
@@ -219,22 +236,34 @@ class BaseService:
     async def _reload(self) -> None:
         """Read the settings again. If that, or taking them over, fails, the old ones stay."""
         self.notifier.reloading()
-        before = self.settings
+        before, reason = self.settings, ""
         try:
             self.settings = config.load(self.config_directory)
             logging_config.configure_logging(self.settings.logging, service=self.name)
             await self._limited(self.reload(), self.reload_timeout, self._stop_requested)
         except config.ConfigError as error:
             _log_problems(self.log, error)
-            self.notifier.ready("running on the old settings: the new ones are wrong, see the log")
+            reason = "the new ones are wrong, see the log"
         except Exception as error:
-            self.settings = before
             self.log.exception("reload failed")
-            reason = "the reload took too long" if isinstance(error, _OverTimeError) else error
-            self.notifier.ready(f"running on the old settings: {reason}")
+            reason = "the reload took too long" if isinstance(error, _OverTimeError) else str(error)
         else:
             self.log.info("reloaded")
-            self.notifier.ready("reloaded")
+        if reason:
+            self.settings = before
+            logging_config.configure_logging(before.logging, service=self.name)
+        if self._running and not self.notifier.muted:
+            self._running.settings = self.settings.model_dump(mode="json")
+            self._running.reloads += not reason
+            self._running.reload_failed = reason
+            self._write_down(self._running.rewrite)
+        self.notifier.ready(f"running on the old settings: {reason}" if reason else "reloaded")
+
+    def _write_down(self, write: Callable[[Path], None]) -> None:
+        try:
+            write(self.settings.run_dir)
+        except OSError as error:
+            self.log.warning("what this service runs with could not be written down", error=str(error))
 
     async def _limited(
         self, work: Coroutine[Any, Any, None], limit: float, cut_by: asyncio.Event | None
