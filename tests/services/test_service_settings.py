@@ -8,7 +8,7 @@ import pytest
 
 from citadel_llm.config import Layers, Settings, validate
 from citadel_llm.services.engine import command
-from citadel_llm.services.service_settings import Values, described, revision, values_of, values_read
+from citadel_llm.services.service_settings import Values, described, leaves_of, revision, values_read
 from citadel_llm.services.vllm_service import VllmService
 
 PLACE = {"residency": "resident", "max_model_len": 4096, "kv_cache_bytes": 2**30}
@@ -82,7 +82,7 @@ def test_the_order_of_the_catalogue_concerns_no_engine() -> None:
 def test_what_vllm_is_called_with_is_read(number: int) -> None:
     """A value that shows in vLLM's arguments or environment stands among those that its service reads."""
     engine = next(each for each in SETTINGS.engines if (each.model.name, each.number) == ("two", number))
-    read = values_read(f"engine@{engine.id}", SETTINGS)
+    read = values_read(f"engine@{engine.id}", SETTINGS.model_dump(mode="json"))
     options = {"dtype": "float16", "quantization": "awq", "enforce_eager": True}
     used: Values = {
         ("gateway", "tracing", "endpoint"): "http://10.0.0.5:4318",
@@ -128,7 +128,7 @@ def test_an_engine_runs_with_what_it_was_started_with_but_for_log_and_flags() ->
 
 
 def test_every_value_has_one_path() -> None:
-    values = values_of(SETTINGS)
+    values = {path: value for path, _, value in leaves_of(SETTINGS.model_dump(mode="json"))}
     assert values[("models", "one", "plan", "gpus")] == [0]
     assert values[("features", "wide", "enabled")] is False
     assert len(values) == len({str(path) for path in values})

@@ -1,6 +1,7 @@
 """`citadel config`: check and show the settings."""
 
 import datetime
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,16 +9,27 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from citadel_llm.cli.common import (
+    EXIT_FAILED,
+    EXIT_NOT_PERMITTED,
     EXIT_USAGE,
     DirectoryOption,
     JsonOption,
+    colour,
     examples,
     fail,
+    pick_services,
     print_json,
+    table,
 )
 
 if TYPE_CHECKING:
     from citadel_llm.config import Layers, Settings
+    from citadel_llm.services.drift import Difference
+
+_Names = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[SERVICE|MODEL]...", help="Those whose settings are compared; all when absent."),
+]
 
 app = typer.Typer(no_args_is_help=True, help="Check and show the settings.")
 
@@ -57,6 +69,56 @@ def show(directory: DirectoryOption = None, as_json: JsonOption = False) -> None
         typer.echo(line)
 
 
+@app.command(
+    epilog=examples("citadel config diff", "citadel config diff gateway", "citadel config diff --json | jq .")
+)
+def diff(names: _Names = None, directory: DirectoryOption = None, as_json: JsonOption = False) -> None:
+    """Compare what services run with and what is on disk: what differs, where it was set, and what ends it.
+
+    Of each service that runs, the settings that it reads; an environment variable over one of them is a
+    difference, too. Exit code 0 when there is none, 1 when there is one.
+    """
+    from citadel_llm.config.layers import DIRECTORY_VARIABLE  # noqa: PLC0415
+    from citadel_llm.services.drift import differences  # noqa: PLC0415
+    from citadel_llm.services.running import running_in, service_of  # noqa: PLC0415
+
+    # The variables of whoever asks are not the services'.
+    alone = {DIRECTORY_VARIABLE: os.environ.get(DIRECTORY_VARIABLE, "")}
+    layers, settings = _read(directory, alone)
+    wanted = {service_of(each.unit) for each in pick_services(settings, names or [])}
+    try:
+        running = [each for each in running_in(settings.run_dir) if not names or each.service in wanted]
+    except PermissionError as error:
+        fail(f"not permitted: {error.filename} is for root and the operator's group", EXIT_NOT_PERMITTED)
+    found = [one for each in running for one in differences(each, settings, layers)]
+    if as_json:
+        print_json([one.as_json() for one in found])
+    elif not running:
+        typer.echo("no service runs that has written down what it runs with")
+    elif not found:
+        services = ", ".join(each.service.partition("@")[2] or each.service for each in running)
+        typer.echo(f"no difference: {services} run with what is on disk")
+    else:
+        _show_differences(found)
+    if found:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _show_differences(found: "list[Difference]") -> None:
+    from citadel_llm.services.drift import DEPLOY  # noqa: PLC0415
+
+    rows = [
+        [colour(one.service, "bold"), one.setting, one.running, one.on_disk, one.variable or one.where]
+        for one in found
+    ]
+    typer.echo(table(["SERVICE", "SETTING", "RUNNING", "ON DISK", "SET IN"], rows))
+    typer.echo("\nWhat ends it:")
+    for command in dict.fromkeys(one.ended_by for one in found):
+        settings = dict.fromkeys(one.setting for one in found if one.ended_by == command)
+        typer.echo(f"  {colour(command, 'bold')}: {', '.join(settings)}")
+    typer.echo(f"\nThe next deploy puts back what was changed on this host by hand ({DEPLOY}).")
+
+
 class _Format(StrEnum):
     json = "json"
     markdown = "markdown"
@@ -80,11 +142,11 @@ def schema(
         print_json(Settings.model_json_schema())
 
 
-def _read(directory: Path | None) -> tuple["Layers", "Settings"]:
+def _read(directory: Path | None, environ: dict[str, str] | None = None) -> tuple["Layers", "Settings"]:
     from citadel_llm.config import ConfigError, read_layers, validate  # noqa: PLC0415 - takes a while to load
 
     try:
-        layers = read_layers(directory)
+        layers = read_layers(directory, environ)
         return layers, validate(layers)
     except ConfigError as error:
         fail(str(error), EXIT_USAGE)

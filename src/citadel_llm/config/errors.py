@@ -4,7 +4,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_SECRET_KEY = re.compile(r"password|passwd|secret|token|api[_-]?key", re.IGNORECASE)
+# Tokens a minute, or a day, are no secret.
+_SECRET_KEY = re.compile(r"password|passwd|secret|token(?!s_per_)|api[_-]?key", re.IGNORECASE)
 _URL_PASSWORD = re.compile(r"(://[^:/@\s]*):[^@\s]+@")
 
 

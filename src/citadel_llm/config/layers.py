@@ -150,6 +150,11 @@ class _Walk:
         return Origin(str(self.file), node.start_mark.line + 1)
 
 
+def path_of_variable(name: str) -> tuple[str, ...]:
+    """The path of the setting that an environment variable sets."""
+    return tuple(part.lower() for part in name.removeprefix(VARIABLE_PREFIX).split("__"))
+
+
 def dotted_path(path: KeyPath) -> str:
     """`("models", 0, "name")` as people write it: `models[0].name`."""
     text = ""
@@ -183,7 +188,7 @@ def _read_environment(environ: Mapping[str, str]) -> Layers:
     for name in sorted(environ):
         if not name.startswith(VARIABLE_PREFIX):
             continue
-        path = tuple(part.lower() for part in name.removeprefix(VARIABLE_PREFIX).split("__"))
+        path = path_of_variable(name)
         one = Layers(origins={path: Origin(name)})
         tree = one.values
         for part in path[:-1]:

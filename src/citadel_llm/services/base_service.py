@@ -37,7 +37,7 @@ from citadel_llm import config, logging_config
 from citadel_llm.services.errors import ExitCode, ServiceError, StartError
 from citadel_llm.services.running import Running
 from citadel_llm.services.sd_notify import Notifier
-from citadel_llm.services.service_settings import values_read
+from citadel_llm.services.service_settings import revision
 
 _HEARTBEAT_SECONDS = 5.0
 # More than two heartbeats, so that one late ping on a busy host ends nothing.
@@ -89,11 +89,9 @@ class BaseService:
 
         How it logs is taken over in any case.
         """
-        new = self.settings
-        self.settings = self._started_with.model_copy(
-            update={"logging": new.logging, "features": new.features}
-        )
-        if values_read(self.name, new) != values_read(self.name, self.settings):
+        new, taken = self.settings, {"logging": self.settings.logging, "features": self.settings.features}
+        self.settings = self._started_with.model_copy(update=taken)
+        if revision(self.name, new) != revision(self.name, self.settings):
             self.log.warning("its settings have changed: restart it to apply them")
 
     async def drain(self) -> None:

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from citadel_llm.config import Settings
 from citadel_llm.config.layers import VARIABLE_PREFIX
 
 FOLDER = "settings"
@@ -30,6 +29,7 @@ class Running:
         pid: Its main process.
         settings: What it runs with, as JSON.
         since: When it became ready.
+        began: When its process was started, by the kernel's count: process ids come again.
         start_seconds: How long that took.
         reloads: How often it has taken over new settings since.
         reload_failed: Why it did not, the last time it was to; empty when it did.
@@ -43,6 +43,7 @@ class Running:
     since: str = field(
         default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     )
+    began: int | None = field(default_factory=lambda: _began(os.getpid()))
     reloads: int = 0
     reload_failed: str = ""
     variables: list[str] = field(
@@ -108,14 +109,26 @@ def service_of(unit: str) -> str:
     return name.replace("@", ".", 1) if name.startswith("gateway@") else name
 
 
-def running_in(settings: Settings) -> list[Running]:
-    """All that is written down on this host, by services that run and by those that were killed.
+def running_in(run_dir: Path) -> list[Running]:
+    """All services that run and have written it down.
 
     Raises:
-        PermissionError: This account may not read it.
+        OSError: This account may not read it.
     """
     found = []
-    for path in sorted((settings.run_dir / FOLDER).glob("*/*.json")):
-        with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
-            found.append(Running.read(path))
-    return found
+    for folder in (run_dir / FOLDER).iterdir() if (run_dir / FOLDER).is_dir() else ():
+        for path in folder.iterdir():
+            with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
+                found.append(Running.read(path))
+    # One that was killed has left its file behind.
+    alive = [each for each in found if each.began == _began(each.pid)]
+    return sorted(alive, key=lambda each: each.service)
+
+
+def _began(pid: int) -> int | None:
+    """When a process was started, in the kernel's ticks since the boot; none when there is none."""
+    try:
+        # The name, which may hold anything, is the second field; this is the 22nd (proc_pid_stat(5)).
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, IndexError, ValueError):
+        return None

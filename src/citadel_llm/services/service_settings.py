@@ -6,7 +6,8 @@ Asked by the deployment, which restarts a service when what it reads has changed
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from citadel_llm.config import Settings
@@ -15,6 +16,7 @@ from citadel_llm.config.schema import ReplicaPlan
 from citadel_llm.services.running import service_of
 from citadel_llm.services.service_manager import services_of
 
+Tree = Mapping[str, Any]
 Values = dict[KeyPath, Any]
 
 _DIGITS = 16
@@ -26,33 +28,36 @@ _NOT_THE_ENGINES = {"replicas", "memory", "asleep_host_bytes"}
 # Of a model, what the gateway reads.
 _ROUTED = {"name", "aliases", "task", "runtime", "residency"}
 _ROUTED_PARTS = {"engine": {"max_model_len", "replicas"}, "plan": {"residency", "max_model_len"}}
+_SHARED_BY_ENGINES = {"engine", "features", "logging", "models_root", "run_dir"}
+_OF_FLAGS = {"owner", "expires", "purpose"}
 _NOT_THE_GATEWAYS = {"environment", "root", "models_root", "engine", "placement", "health"}
 
 
-def values_of(settings: Settings) -> Values:
-    """Every single value by its path; what has a name stands by that: `("models", "phi", "task")`."""
-    return dict(_leaves(settings.model_dump(mode="json"), ()))
+def leaves_of(tree: Tree) -> Iterator[tuple[KeyPath, KeyPath, Any]]:
+    """Every value that holds no others; an empty mapping or list is one.
+
+    Yields:
+        Its path in which what has a name stands by that (`("models", "phi", "task")`), its path in the tree
+        (`("models", 0, "task")`), and itself.
+    """
+    return _leaves(tree, (), ())
 
 
-def values_read(service: str, settings: Settings) -> Values:
-    """The values that a service runs with.
+def values_read(service: str, tree: Tree) -> Values:
+    """The values that a service runs with, by their paths with names.
 
     Args:
         service: What it calls itself: `gateway`, `gateway.2`, `engine@phi`, `health`, …
-        settings: The host's settings.
+        tree: The host's settings, as JSON.
     """
-    kind, _, instance = service.partition("@")
-    reads: Callable[[KeyPath], bool] = _reads_all
-    if kind.partition(".")[0] == "gateway":
-        reads = _gateway_reads
-    elif kind == "engine":
-        reads = _engine_reads(settings, instance)
-    return {path: value for path, value in values_of(settings).items() if reads(path)}
+    reads = _reads(service, [model["name"] for model in tree["models"]])
+    return {path: value for path, _, value in leaves_of(tree) if reads(path)}
 
 
 def revision(service: str, settings: Settings) -> str:
     """A short name for the values that a service runs with: it changes when one of them does."""
-    text = json.dumps(sorted((str(path), value) for path, value in values_read(service, settings).items()))
+    values = values_read(service, settings.model_dump(mode="json"))
+    text = json.dumps(sorted((str(path), value) for path, value in values.items()))
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
 
@@ -87,64 +92,60 @@ def described(settings: Settings) -> list[dict[str, Any]]:
     return services
 
 
-def _leaves(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, object]]:
-    """Every value that holds no others; an empty mapping or list is one."""
+def _leaves(value: object, named: KeyPath, path: KeyPath) -> Iterator[tuple[KeyPath, KeyPath, Any]]:
     if isinstance(value, dict) and value:
         for key, item in value.items():
-            yield from _leaves(item, (*path, key))
+            yield from _leaves(item, (*named, key), (*path, key))
     elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
         for index, item in enumerate(value):
-            yield from _leaves(item, (*path, item.get("name", index)))
+            yield from _leaves(item, (*named, item.get("name", index)), (*path, index))
     else:
-        yield path, value
+        yield named, path, value
 
 
-def _reads_all(path: KeyPath) -> bool:
-    return not _is_about_a_flag(path)
-
-
-def _is_about_a_flag(path: KeyPath) -> bool:
-    """Whether it is said of a feature flag, beside whether it is on."""
-    return path[0] == "features" and path[-1] in {"owner", "expires", "purpose"}
+def _reads(service: str, models: Sequence[str]) -> Callable[[KeyPath], bool]:
+    """Whether a service reads what stands at a path."""
+    kind, _, instance = service.partition("@")
+    reads: Callable[[KeyPath], bool] = lambda _: True  # noqa: E731
+    if kind.partition(".")[0] == "gateway":
+        reads = _gateway_reads
+    elif kind == "engine":
+        model, _, number = instance.rpartition(".")
+        further = instance not in models and number.isdigit()
+        reads = (
+            partial(_engine_reads, model, int(number) - 2)
+            if further
+            else partial(_engine_reads, instance, None)
+        )
+    # Of a flag, whether it is on; who answers for it, and until when, is for people.
+    return lambda path: reads(path) and not (path[0] == "features" and path[-1] in _OF_FLAGS)
 
 
 def _gateway_reads(path: KeyPath) -> bool:
     match path:
         case ("models", _, part, *rest):
             return part in _ROUTED or (bool(rest) and rest[0] in _ROUTED_PARTS.get(str(part), ()))
-        case (first, *_):
-            return first not in _NOT_THE_GATEWAYS and not _is_about_a_flag(path)
-    return True
+    return path[0] not in _NOT_THE_GATEWAYS
 
 
-def _engine_reads(settings: Settings, engine_id: str) -> Callable[[KeyPath], bool]:
-    engine = next((each for each in settings.engines if each.id == engine_id), None)
-    replicas = engine.number - 2 if engine and engine.number > 1 else None
-    own = engine.model.name if engine else ""
+def _engine_reads(model: str, replica: int | None, path: KeyPath) -> bool:
+    """Whether an engine reads it: of the model's first one (no replica), or of a further one."""
+    match path:
+        case ("gateway", *rest):
+            return rest == ["tracing", "endpoint"]
+        case ("models", name, *rest):
+            return name == model and _of_model(replica, rest)
+    return path[0] in _SHARED_BY_ENGINES
 
-    def reads(path: KeyPath) -> bool:
-        match path:
-            case ("gateway", *rest):
-                return rest == ["tracing", "endpoint"]
-            case ("models", name, *rest):
-                return name == own and _model_reads(rest)
-            case (first, *_):
-                shared = first in {"engine", "features", "logging", "models_root", "run_dir"}
-                return shared and not _is_about_a_flag(path)
-        return True
 
-    def _model_reads(path: list[str | int]) -> bool:
-        match path:
-            case ["plan", "replicas", int(index), *_]:
-                return index == replicas
-            case ["plan", part, *_]:
-                # What a further engine has of its own is not what the first one has.
-                theirs = replicas is not None and part in ReplicaPlan.model_fields
-                return part not in _NOT_THE_ENGINES and not theirs
-            case ["engine", part, *_]:
-                return part not in _PLANNING_OPTIONS
-            case [part, *_]:
-                return part not in _PLANNING
-        return True
-
-    return reads
+def _of_model(replica: int | None, path: Sequence[str | int]) -> bool:
+    match path:
+        case ("plan", "replicas", int(index), *_):
+            return index == replica
+        case ("plan", part, *_):
+            # What a further engine has of its own is not what the first one has.
+            theirs = replica is not None and part in ReplicaPlan.model_fields
+            return part not in _NOT_THE_ENGINES and not theirs
+        case ("engine", part, *_):
+            return part not in _PLANNING_OPTIONS
+    return path[0] not in _PLANNING
