@@ -231,6 +231,19 @@ CASES = {
         ],
         "Let the application's own schema judge the configuration",
     ),
+    "a certificate that the host does not have": Case(
+        {"config_gateway": {"tls": {"certificate": "/no/such.pem", "key": {"credential": "no-such-key"}}}},
+        [
+            "has no /no/such.pem, /etc/citadel/credentials/no-such-key, which config_gateway.tls names",
+            "Put the certificate at /no/such.pem and its key",
+        ],
+        "Stop when one of them is not there",
+    ),
+    "a certificate that is none": Case(
+        {"config_gateway": {"tls": {"certificate": "/etc/hostname", "key": {"file": "/etc/hostname"}}}},
+        ["/etc/hostname on a-certificate-that-is-none is no certificate in PEM", "config_gateway.tls"],
+        "Stop when clients would refuse it",
+    ),
     "nobody could log in": Case(
         {"citadel_user_authorized_keys_exclusive": True},
         ["citadel_user_authorized_keys is []", "Name at least one key"],

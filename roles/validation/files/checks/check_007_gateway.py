@@ -9,6 +9,7 @@ import httpx2 as httpx
 import pytest
 from testinfra.host import Host
 
+from checks.certificate import certificate_fault
 from checks.probe import logged, said
 from checks.recorder import Evidence, NotProven
 from checks.site import Site
@@ -38,14 +39,8 @@ def key(host: Host, site: Site) -> str:
 @pytest.fixture(scope="module", autouse=True)
 def _trusted(site: Site) -> None:
     """Say once what to do about a certificate that clients would not take."""
-    try:
-        httpx.get(f"{site.api_url}/health", timeout=10)
-    except httpx.ConnectError as error:
-        if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            remedy = (
-                "validation_api_url must be what it names, validation_api_ca_file hold who vouches for it"
-            )
-            pytest.fail(f"the certificate of {site.api_url}: {error}; {remedy}", pytrace=False)
+    if fault := certificate_fault(site.api_url):
+        pytest.fail(fault, pytrace=False)
 
 
 @pytest.fixture(scope="module")
