@@ -55,12 +55,13 @@ class Maker:
         make_key: bool = True,
         task: str = "generate",
         replicas: int = 1,
+        residency: dict[str, Any] | None = None,
         **gateway: Any,
     ) -> Site:
         """Make a site, with these engines started; further arguments are settings of the gateway."""
         folder = self._folders.mktemp("site")
         (folder / "engines").mkdir()
-        settings = site_settings(folder, gateway, task, replicas)
+        settings = site_settings(folder, gateway, task, replicas, residency)
         keys = KeyStore(settings.gateway.database_url())
         key_id, key = "", ""
         if make_key:

@@ -114,11 +114,18 @@ def wait_until(condition: Callable[[], bool], within: float = 15.0) -> None:
 
 
 def site_settings(
-    folder: Path, gateway: dict[str, Any], task: str = "generate", replicas: int = 1
+    folder: Path,
+    gateway: dict[str, Any],
+    task: str = "generate",
+    replicas: int = 1,
+    residency: dict[str, Any] | None = None,
 ) -> Settings:
-    """The settings of a site; task and number of replicas are the first model's."""
+    """The settings of a site; task and number of replicas are the first model's.
+
+    With settings of `residency`, all models run on demand, and there is room for one of them.
+    """
     source = {"kind": "folder", "path": "/srv/weights"}
-    models = [
+    models: list[dict[str, Any]] = [
         {
             "name": CHAT,
             "source": source,
@@ -128,8 +135,20 @@ def site_settings(
         },
         {"name": EMBED, "source": source, "task": "embed"},
     ]
+    placement: dict[str, Any] = {}
+    if residency is not None:
+        placement = {"on_demand": {"devices": [{"device": 0, "bytes": 10}]}}
+        for model in models:
+            model["plan"] = {
+                "residency": "cold",
+                "max_model_len": 2048,
+                "kv_cache_bytes": 1,
+                "memory": [{"device": 0, "awake_bytes": 6}],
+            }
     return Settings.model_validate(
         {
+            "placement": placement,
+            "residency": residency or {},
             "environment": "development",
             "run_dir": folder,
             "engine": {"build": "cpu"},

@@ -15,6 +15,7 @@ app = typer.Typer(
   citadel run gateway
   citadel run gateway --worker 2
   citadel run engine ENGINE
+  citadel run manager
 
 Ctrl-C lets it finish what is in flight; Ctrl-C again does not.
 Exit codes: 0 stopped as asked, 1 it could not go on, 2 its settings cannot work, 3 it did not become ready.
@@ -62,3 +63,21 @@ def engine(
     from citadel_llm.services.vllm_service import VllmService  # noqa: PLC0415
 
     raise typer.Exit(run_service(functools.partial(VllmService, model), directory))
+
+
+@app.command()
+def manager(directory: DirectoryOption = None) -> None:
+    """Run the manager: it brings up models on demand, and has them make room for each other."""
+    from citadel_llm.residency.service import ManagerService  # noqa: PLC0415
+    from citadel_llm.services.base_service import run_service  # noqa: PLC0415
+
+    raise typer.Exit(run_service(ManagerService, directory))
+
+
+@app.command()
+def health(directory: DirectoryOption = None) -> None:
+    """Run the health checks: look at everything, tell how it is, recover what may be recovered."""
+    from citadel_llm.health_checks.service import HealthService  # noqa: PLC0415
+    from citadel_llm.services.base_service import run_service  # noqa: PLC0415
+
+    raise typer.Exit(run_service(HealthService, directory))

@@ -3,10 +3,17 @@
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from citadel_llm.gateway.errors import GatewayError, error_event, error_response
+from citadel_llm.gateway.errors import (
+    GatewayError,
+    InvalidRequestError,
+    engine_error_message,
+    error_event,
+    error_response,
+)
 from citadel_llm.gateway.usage_reader import UsageReader
 from citadel_llm.gateway.wire.heads import (
     CRLF,
+    EVENTS_HEAD,
     LAST_CHUNK,
     AnswerHead,
     chunk,
@@ -62,6 +69,7 @@ class Answer:
         transport: The client's.
 
     Attributes:
+        opened: Whether the client has got a head, and comments, while it waits for the answer itself.
         begun: Whether the client has got any of it.
         relayed: Whether the client has got any of an engine's answer.
         status: HTTP's; 0 until it is known.
@@ -78,6 +86,7 @@ class Answer:
         "_transport",
         "begun",
         "first_byte_at",
+        "opened",
         "relayed",
         "sent",
         "status",
@@ -88,7 +97,7 @@ class Answer:
         # Not its exchange, which holds it: so both are freed as soon as they are over.
         self._transport = transport
         self.usage = UsageReader()
-        self.begun = self.relayed = False
+        self.begun = self.relayed = self.opened = False
         self.status = 0
         self.first_byte_at: float | None = None
         self.sent = 0
@@ -97,9 +106,22 @@ class Answer:
         self._events: WholeEvents | None = None
         self._strip_usage = False
 
+    def comment(self, exchange: "Exchange", text: bytes) -> None:
+        """Show a client that waits for a stream that it is not forgotten: its SDK reads over comments."""
+        first = b""
+        if not self.opened:
+            self.opened = True
+            self.status = 200
+            first = self._head_of(exchange, EVENTS_HEAD, b"")
+        data = b": %b\n\n" % text
+        self._transport.write(first + (chunk(data) if self._chunked else data))
+
     def on_head(self, exchange: "Exchange", head: AnswerHead, *, strip_usage: bool) -> None:
         """The engine's head has come. It is written with the first byte: before it, no answer has begun."""
         self.status = head.status
+        if self.opened:
+            self._events, self._strip_usage = WholeEvents(), strip_usage
+            return
         # An engine that failed may have said more than this one does.
         self._events, self._chunked = None, False
         length = head.length
@@ -107,6 +129,9 @@ class Answer:
             self._events = WholeEvents()
             self._strip_usage = strip_usage
             length = b""
+        self._head = self._head_of(exchange, head.lines, length)
+
+    def _head_of(self, exchange: "Exchange", lines: bytes, length: bytes) -> bytes:
         framing = b""
         if length:
             framing = b"content-length: %b\r\n" % length
@@ -116,7 +141,7 @@ class Answer:
         else:
             # HTTP/1.0: the end of the connection is the end of the answer.
             exchange.keep_alive = False
-        self._head = b"".join((head.lines, framing, exchange.own_lines(), CRLF))
+        return b"".join((lines, framing, exchange.own_lines(), CRLF))
 
     def on_whole(self, exchange: "Exchange", head: AnswerHead, body: bytes, now: float) -> None:
         """Pass on an answer that came at once, and is no stream."""
@@ -165,7 +190,7 @@ class Answer:
         A stream ends with an event that says so. Any other answer stays unfinished, which every HTTP client
         notices by its length.
         """
-        if self._events is not None:
+        if self._events is not None or self.opened:
             event = error_event(error, exchange.path.stream_errors, exchange.request_id)
             self._transport.write(chunk(event) + LAST_CHUNK if self._chunked else event)
         else:
@@ -177,6 +202,10 @@ class Answer:
 
     def refuse(self, exchange: "Exchange", error: GatewayError) -> None:
         """Answer with an error of the gateway's."""
+        if self.opened:
+            self.begun = True
+            self.break_off(exchange, error)
+            return
         response = error_response(error, exchange.path.dialect, exchange.request_id)
         self.status = response.status_code
         body = bytes(response.body)
@@ -188,6 +217,9 @@ class Answer:
 
     def pass_error(self, exchange: "Exchange", head: AnswerHead, body: bytes) -> None:
         """Answer with an error of the engine's, as it came."""
+        if self.opened:
+            self.refuse(exchange, InvalidRequestError(engine_error_message(body)))
+            return
         self.status = head.status
         self._write_whole(exchange, head.lines, body, monotonic())
 

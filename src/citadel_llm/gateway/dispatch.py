@@ -50,6 +50,7 @@ class Dispatch(Arrival, Asker):
     """
 
     __slots__ = (
+        "_commented_at",
         "_connecting",
         "_connection",
         "_engine",
@@ -90,6 +91,7 @@ class Dispatch(Arrival, Asker):
         self._models: Sequence[ServedModel] = ()
         self._ticket: Ticket | None = None
         self._queued_at = 0.0
+        self._commented_at = 0.0
         self._engine: Engine | None = None
         self._tried: tuple[Engine, ...] = ()
         self._connecting: asyncio.Task[None] | None = None
@@ -118,6 +120,9 @@ class Dispatch(Arrival, Asker):
         if len(models) > 1:
             models = [model for model in models if model.task in self.path.tasks]
         self._models = models
+        residence = models[0].residence
+        if residence is not None:
+            residence.asked += 1
         if not by_peer:
             self.grant = traffic.limiter.admit(key, fields.prompt_estimate)
         traffic.engines.note_request()
@@ -144,8 +149,13 @@ class Dispatch(Arrival, Asker):
                 if engine is not None:
                     self._give_to(engine)
                     return
-            if not self._tried and queue.must_wait():
-                self._queued_at = monotonic()
+            comes = model.residence is not None
+            if comes and model.takes_too_long(monotonic()):
+                continue
+            if (comes or not self._tried) and queue.must_wait():
+                # An engine on demand that has just gone comes again.
+                self._tried = ()
+                self._queued_at = self._commented_at = monotonic()
                 on_turn = partial(self._on_turn, model)
                 self._ticket = queue.enter(self._priority(), on_turn, self._on_refused)
                 return
@@ -158,6 +168,10 @@ class Dispatch(Arrival, Asker):
             said = self.head.headers.get(PRIORITY, b"").decode("latin-1")
             return said if said in PRIORITIES else "normal"
         return self.key.priority
+
+    def _waits_for_model(self) -> bool:
+        """Whether it waits for a model to be brought up, and not only for its turn."""
+        return any(model.asleep for model in self._models)
 
     def _on_turn(self, model: ServedModel) -> None:
         """The model's queue has come to this request."""

@@ -336,6 +336,11 @@ def engine_error_body(status: int, body: bytes, dialect: Dialect, request_id: st
     return json.dumps(_anthropic(_anthropic_type(status), message, request_id)).encode()
 
 
+def engine_error_message(body: bytes) -> str:
+    """What an engine's error says, of a body that `engine_error_body` gave."""
+    return str(json.loads(body)["error"].get("message", ""))
+
+
 def _openai(error: GatewayError, shape: Shape) -> dict[str, Any]:
     return {"message": error.message, "type": shape.type, "param": error.param, "code": shape.code}
 

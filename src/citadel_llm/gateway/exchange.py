@@ -68,7 +68,9 @@ class Exchange(Dispatch):
     def on_head(self, head: AnswerHead) -> None:
         """From the engine: the head of its answer."""
         self.heard = monotonic()
-        if head.status >= _ERRORS_FROM or head.status in _WITHOUT_BODY:
+        # A stream that was opened while it waited cannot become something else.
+        closed = self.answer.opened and not head.events
+        if head.status >= _ERRORS_FROM or head.status in _WITHOUT_BODY or closed:
             self._refused = head, bytearray()
             return
         fields, key = self.fields, self.key
@@ -110,7 +112,7 @@ class Exchange(Dispatch):
     def on_whole(self, head: AnswerHead, body: bytes) -> None:
         """From the engine: all of its answer at once."""
         engine = self._engine
-        if engine is None or head.events:
+        if engine is None or head.events or self.answer.opened:
             self.on_head(head)
             self.on_data(body)
             self.on_end()
@@ -226,8 +228,10 @@ class Exchange(Dispatch):
             self.refuse(stopping)
 
     def sweep(self, now: float) -> None:
-        """Watch over the engine's silence."""
+        """Watch over the engine's silence, and let who waits for a stream know that it is not forgotten."""
         engine = self._engine
+        if engine is None and self._ticket is not None:
+            self._comfort(now)
         if engine is None or self.client.write_paused:
             return
         if now - self.heard > self.traffic.settings.upstream_timeout_seconds:
@@ -238,6 +242,14 @@ class Exchange(Dispatch):
             self._drop_connection()
             error = EngineFailedError(f"The engine of the model '{self.model}' hangs; try again.")
             self._fail(error, moved=True)
+
+    def _comfort(self, now: float) -> None:
+        """Comment while the model is brought up: until then too few seconds have passed to be noticed."""
+        if self.fields is None or not self.fields.stream or not self._waits_for_model():
+            return
+        if now - self._commented_at >= self.traffic.comment_seconds:
+            self._commented_at = now
+            self.answer.comment(self, b"the model is being loaded")
 
     def _finish(self, status: int, now: float, *, tell: bool = True) -> None:
         """Settle and note everything, once; the connection goes on to its next request."""

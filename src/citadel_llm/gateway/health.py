@@ -23,9 +23,10 @@ class EngineState(BaseModel):
         description="Its id; behind another node's gateway, that node's name stands before it.",
         examples=["smollm2-135m-instruct.2"],
     )
-    state: Literal["up", "down", "unknown", "ejected", "suspect", "stalled"] = Field(
+    state: Literal["up", "down", "unknown", "ejected", "suspect", "stalled", "asleep"] = Field(
         description="`ejected`: requests failed, it gets none for a while; `suspect`: its health check is "
-        "late; `stalled`: it has requests in hand and makes no progress."
+        "late; `stalled`: it has requests in hand and makes no progress; `asleep`: another node brings it up "
+        "for the first request."
     )
     reason: str = Field(description="Why it is down; empty otherwise.")
     since: datetime = Field(description="When it went up or down.")
@@ -36,8 +37,9 @@ class ModelState(BaseModel):
     """How one model is, and each of its engines."""
 
     model: str = Field(examples=["smollm2-135m-instruct"])
-    state: Literal["up", "down", "unknown"] = Field(
-        description="`up` while one of its engines is; `unknown` until they were asked once."
+    state: Literal["up", "down", "unknown", "asleep"] = Field(
+        description="`up` while one of its engines is; `unknown` until they were asked once; `asleep`: it is "
+        "brought up by the first request."
     )
     reason: str = Field(description="Why it is down; empty otherwise.")
     since: datetime = Field(description="When it came into this state.")
@@ -65,14 +67,17 @@ async def health() -> Health:
     "/ready",
     summary="Can the gateway answer?",
     responses={
-        status.HTTP_503_SERVICE_UNAVAILABLE: {"model": Readiness, "description": "No engine answers."}
+        status.HTTP_503_SERVICE_UNAVAILABLE: {
+            "model": Readiness,
+            "description": "No model answers, or would.",
+        }
     },
 )
 async def ready(request: Request, response: Response) -> Readiness:
-    """200 when an engine of at least one model answers; with the state of each model and engine."""
+    """200 when at least one model answers, or is brought up for who asks; with the state of each."""
     models = state_of(request.scope)["engines"].models
     states = [_of_model(model) for model in models]
-    if any(model.state == "up" for model in models):
+    if any(model.shown_state in {"up", "asleep"} for model in models):
         return Readiness(status="ready", models=states)
     response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
     return Readiness(status="not ready", models=states)
@@ -81,7 +86,7 @@ async def ready(request: Request, response: Response) -> Readiness:
 def _of_model(model: ServedModel) -> ModelState:
     return ModelState(
         model=model.name,
-        state=model.state,
+        state=model.shown_state,
         reason=model.reason,
         since=datetime.fromtimestamp(model.since, UTC),
         waiting=model.waiting,

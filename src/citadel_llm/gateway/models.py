@@ -39,7 +39,9 @@ class ModelCard(BaseModel):
         description="Whether it writes text, gives embeddings, scores texts, or writes down speech."
     )
     max_model_len: int | None = Field(description="Longest context in tokens, where the site says.")
-    state: Literal["up", "down", "unknown"] = Field(description="Whether an engine of it answers.")
+    state: Literal["up", "down", "unknown", "asleep"] = Field(
+        description="Whether an engine of it answers; `asleep`: it is brought up by the first request."
+    )
 
 
 class ModelList(BaseModel):
@@ -108,7 +110,7 @@ def _card(model: ServedModel, state: State) -> ModelCard:
         aliases=list(model.aliases),
         task=model.task,
         max_model_len=model.max_model_len,
-        state=model.state,
+        state=model.shown_state,
     )
 
 

@@ -57,6 +57,7 @@ class Traffic:
         self.metrics = metrics
         self.cors = CrossOrigin(settings.gateway.cors)
         self.proxies = TrustedProxies(settings.gateway.trusted_proxies)
+        self.comment_seconds = settings.residency.comment_seconds
         self.session_header = settings.gateway.routing.session_header.encode()
         self.access_log = AccessLog()
         self.tracer = _tracer(settings)

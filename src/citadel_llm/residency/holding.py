@@ -64,9 +64,9 @@ class Demand:
         self._weight = 0.0
         self._at = 0.0
 
-    def note(self, now: float) -> None:
-        """A request came."""
-        self._weight = self._weight_at(now) + 1
+    def note(self, now: float, count: int = 1) -> None:
+        """Requests came."""
+        self._weight = self._weight_at(now) + count
         self._at = now
 
     def rate(self, now: float) -> float:

@@ -102,6 +102,31 @@ class Policy:
         closed = (model for model in everyone if model.closed and model.state is State.AWAKE)
         return [Step(Action.OPEN, model.name) for model in closed if model.name not in kept_closed]
 
+    def ready_in(self, model: Holding, models: Iterable[Holding], now: float) -> float:
+        """Seconds until a model can be awake, for who asks now, as far as can be told."""
+        everyone = list(models)
+        asleep = State.ASLEEP in {model.state, model.was if model.state is State.WAKING else model.state}
+        takes = model.costs.wake if asleep else model.costs.start
+        if model.state is State.WAKING:
+            passed = now - model.since
+            # One that takes longer than it used to may take a while yet.
+            return max(takes - passed, passed / 4)
+        wait = max(0.0, model.retry_at - now)
+        if not self._short(model, self.free(everyone)):
+            return wait + takes
+        queue = self._queue(everyone, now)
+        ahead = queue[: queue.index(model)] if model in queue else queue
+        mine = set(model.footprint.awake)
+        others = sum(
+            each.costs.start + self.minimum_stay for each in ahead if mine & set(each.footprint.awake)
+        )
+        waited = now - model.waiting[0] if model.waiting else 0.0
+        leave = max(
+            (each.costs.leave for each in everyone if each is not model and mine & set(each.held())),
+            default=0.0,
+        )
+        return max(wait, max(0.0, self.patience - waited) + others) + leave + takes
+
     def free(self, models: Iterable[Holding]) -> dict[Device, int]:
         """Bytes that nobody holds on each device."""
         free = dict(self.devices)

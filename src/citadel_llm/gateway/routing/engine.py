@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("citadel.gateway.engines")
 
 State = Literal["unknown", "up", "down"]
-Condition = Literal["unknown", "up", "down", "ejected", "suspect", "stalled"]
+Condition = Literal["unknown", "up", "down", "ejected", "suspect", "stalled", "asleep"]
 
 REQUEST_LOAD = 256
 """Tokens that a request counts for beside those of its prompt: the answer, whose length nobody knows yet."""
@@ -73,6 +73,7 @@ class Engine:
         limit: Requests that it may have in hand at once.
         load: Tokens that it has to work through, as far as can be guessed.
         weight: Engines that it stands for; more than 1 only behind a peer.
+        asleep: Whether, behind its peer, it must be brought up first: it is the last resort.
         hangs: Whether it is there and gives no sign of life. A request of it whose answer has not begun is
             better tried elsewhere.
     """
@@ -83,10 +84,12 @@ class Engine:
         "_ejected_until",
         "_elsewhere",
         "_elsewhere_load",
+        "_held",
         "_on_change",
         "_probe_began",
         "_routing",
         "_stalled_since",
+        "asleep",
         "capacity",
         "client",
         "ejections",
@@ -139,6 +142,7 @@ class Engine:
         self.load = 0
         self.weight = len(seeds)
         self.seeds = tuple(seeds)
+        self.asleep = False
         self.hangs = False
         self.late = 0
         self.ejections = 0
@@ -153,6 +157,7 @@ class Engine:
         self._stalled_since: float | None = None
         self._elsewhere = 0
         self._elsewhere_load = 0
+        self._held = False
 
     @property
     def name(self) -> str:
@@ -168,6 +173,8 @@ class Engine:
             return "stalled"
         if self.late:
             return "suspect"
+        if self.asleep:
+            return "asleep"
         return "ejected" if self._ejected_until > self._clock() else "up"
 
     @property
@@ -240,6 +247,12 @@ class Engine:
         if changed:
             self._on_change(self)
 
+    def hold(self, held: bool) -> None:
+        """Give it nothing while it is held: its model is not awake, or is to make room for another."""
+        if held != self._held:
+            self._held = held
+            self._settle()
+
     def is_late(self, seconds: float) -> None:
         """A health check was not answered in time: it is the last resort for now, then down."""
         self.late += 1
@@ -299,9 +312,9 @@ class Engine:
         """Work out from when on it may be given requests."""
         stalled = self._stalled_since is not None
         self.hangs = stalled or self.late >= _HANG_LIMIT
-        if self.state == "down" or stalled:
+        if self.state == "down" or stalled or self._held:
             self.ready_at = math.inf
-        elif self.late:
+        elif self.late or self.asleep:
             self.ready_at = _LAST_RESORT
         elif self._probe_began is not None:
             self.ready_at = self._probe_began + _PROBE_SECONDS

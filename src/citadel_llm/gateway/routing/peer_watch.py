@@ -99,7 +99,8 @@ class PeerWatch:
                 sum(each.load for each in up),
                 [seed_of(f"{state.node}/{each.id}") for each in up],
             )
-            if up:
+            engine.asleep = not up and any(each.state == "asleep" for each in theirs)
+            if up or engine.asleep:
                 engine.set_state("up")
             else:
                 engine.set_state("down", theirs[0].state)

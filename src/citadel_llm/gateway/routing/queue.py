@@ -13,6 +13,7 @@ from typing import Literal
 from citadel_llm.config.gateway import Admission
 from citadel_llm.gateway.errors import GatewayError, QueueFullError, QueueTimeoutError
 from citadel_llm.gateway.routing.metrics import QueueMetrics
+from citadel_llm.gateway.routing.residence import Residence
 
 Priority = Literal["high", "normal", "low"]
 
@@ -90,6 +91,7 @@ class AdmissionQueue:
         clock: Tells the time in seconds.
         metrics: Told how long each waited, and who was refused.
         all_full: Tells whether all engines are full that could take a request.
+        residence: Where the model is, if it runs on demand: then it is waited for, too.
 
     Attributes:
         waiting: How many wait.
@@ -102,6 +104,8 @@ class AdmissionQueue:
         clock: Callable[[], float],
         metrics: QueueMetrics,
         all_full: Callable[[float], bool],
+        *,
+        residence: Residence | None = None,
     ) -> None:
         self.waiting = 0
         self._model = model
@@ -109,6 +113,7 @@ class AdmissionQueue:
         self._clock = clock
         self._metrics = metrics
         self._all_full = all_full
+        self._residence = residence
         # By arrival. One who leaves is gone at once, from the middle too: a ticket holds a request's body.
         self._classes: tuple[OrderedDict[Ticket, None], ...] = tuple(OrderedDict() for _ in _CLASSES)
         self._handicap = options.queue_seconds / len(_CLASSES)
@@ -179,17 +184,23 @@ class AdmissionQueue:
         """Refuse those whose time is over, and look for room; every quarter of a second or so."""
         if not self.waiting:
             return
-        latest = now - self._options.queue_seconds
+        longest = self._longest(now)
+        latest = now - longest
         for line in self._classes:
             while line and (ticket := next(iter(line))).arrived <= latest:
                 self.remove(ticket)
-                self._refuse(ticket, now)
+                self._refuse(ticket, now, longest)
         self.pump()
 
     def retry_after(self, now: float) -> float:
         """Seconds until those who wait now are served, or refused: whichever comes first."""
-        longest = self._options.queue_seconds
+        longest = self._longest(now)
         return max(1.0, min(self._rate.seconds_for(self.waiting + 1, now), longest))
+
+    def _longest(self, now: float) -> float:
+        """How long one may wait, in seconds."""
+        turn = self._options.queue_seconds
+        return turn if self._residence is None else self._residence.longest_wait(now, turn)
 
     def _next(self) -> Ticket:
         """Whose turn it is. Only with somebody there."""
@@ -223,8 +234,7 @@ class AdmissionQueue:
         message = f"Too many requests wait for the model '{self._model}'; try again later."
         return QueueFullError(message, retry_after=self.retry_after(now))
 
-    def _refuse(self, ticket: Ticket, now: float) -> None:
+    def _refuse(self, ticket: Ticket, now: float, seconds: float) -> None:
         self._metrics.refused("deadline")
-        seconds = self._options.queue_seconds
         message = f"The request waited {seconds:g} s for the model '{self._model}'; try again later."
         ticket.on_refused(QueueTimeoutError(message, retry_after=self.retry_after(now)))

@@ -13,6 +13,7 @@ from citadel_llm.gateway.routing.engine import Engine, seed_of
 from citadel_llm.gateway.routing.metrics import RoutingMetrics
 from citadel_llm.gateway.routing.names import Names
 from citadel_llm.gateway.routing.peer_watch import PeerWatch, peer_address
+from citadel_llm.gateway.routing.residence import ManagerLink, Residence
 from citadel_llm.gateway.routing.retries import RetryBudget
 from citadel_llm.gateway.routing.served import ServedModel
 from citadel_llm.gateway.routing.watch import EngineWatch
@@ -59,12 +60,17 @@ class EngineRegistry:
         self._budget = RetryBudget(
             self._gateway.routing.retry_share, max(_LEAST_BURST, admission.running_per_engine), self._clock
         )
+        self._wait_seconds = settings.residency.wait_seconds
         self._add_local(settings)
         self._add_remote()
         self._models = {
             name: self._served(name, settings.model(name))
             for name in dict.fromkeys(engine.model for engine in self._engines)
         }
+        on_demand = {name: model for name, model in self._models.items() if model.residence is not None}
+        self._link = ManagerLink(on_demand, settings.run_dir, self._resided) if on_demand else None
+        for model in on_demand.values():
+            self._resided(model)
         self._names = Names(self._models, self._gateway.aliases, self._gateway.fallbacks)
         self.route = self._names.route
         self.find = self._names.find
@@ -123,6 +129,8 @@ class EngineRegistry:
         """Watch the engines while the context lasts, which begins when each was asked once or is late."""
         watches: list[EngineWatch | PeerWatch] = [*self._watches, *self._peer_watches]
         tasks = [asyncio.create_task(watch.run()) for watch in watches]
+        if self._link is not None:
+            tasks.append(asyncio.create_task(self._link.run()))
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_FIRST_CHECK_SECONDS):
@@ -189,8 +197,14 @@ class EngineRegistry:
             task=model.task if model else "generate",
             max_model_len=model.max_model_len if model else None,
             aliases=model.aliases if model else (),
-            on_demand=model is not None and model.served and model.on_demand,
+            residence=self._residence(model),
         )
+
+    def _residence(self, model: Model | None) -> Residence | None:
+        if model is None or not model.served or not model.on_demand:
+            return None
+        sleeps = model.plan is not None and model.plan.residency == "warm"
+        return Residence(self._wait_seconds, self._clock, sleeps=sleeps)
 
     def _told(self, engine: Engine) -> PeerEngine:
         model = self._models[engine.model]
@@ -200,7 +214,7 @@ class EngineRegistry:
             task=model.task,
             max_model_len=model.max_model_len,
             aliases=model.aliases,
-            state=engine.condition,
+            state="asleep" if model.asleep else engine.condition,
             outstanding=engine.outstanding,
             outstanding_tokens=engine.outstanding_tokens,
             load=engine.load,
@@ -218,6 +232,22 @@ class EngineRegistry:
         if model is not None:
             self._show_state(model)
             model.pump()
+
+    def _resided(self, model: ServedModel) -> None:
+        """The manager has told something of a model, or can no longer be heard."""
+        assert model.residence is not None  # noqa: S101 - of others nothing is told
+        came = False
+        for engine in model.engines:
+            if not engine.remote:
+                came |= model.residence.open and not engine.usable
+                engine.hold(model.residence.held)
+        if came:
+            # Rather than at its next health check.
+            for watch in self._watches:
+                if watch.engine in model.engines:
+                    watch.check_soon()
+        self._show_state(model)
+        model.pump()
 
     def _show_state(self, model: ServedModel) -> None:
         self._metrics.engine_up.labels(model.name).set(model.state == "up")

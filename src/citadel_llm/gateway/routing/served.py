@@ -9,6 +9,7 @@ from citadel_llm.gateway.routing.choice import choose
 from citadel_llm.gateway.routing.engine import Engine, State
 from citadel_llm.gateway.routing.metrics import QueueMetrics
 from citadel_llm.gateway.routing.queue import AdmissionQueue
+from citadel_llm.gateway.routing.residence import Residence
 
 Task = Literal["generate", "embed", "score", "transcribe"]
 
@@ -26,6 +27,7 @@ class ServedModel:
         aliases: Other names for it.
         engines: Those of this host first, then those behind peers.
         queue: Those who wait for one of them.
+        residence: Where it is, if it runs on demand here.
         local: The same model by the engines of this host alone: for requests that a peer has sent, which must
             not go on to another node. Itself when there are no others.
     """
@@ -42,18 +44,18 @@ class ServedModel:
         task: Task = "generate",
         max_model_len: int | None = None,
         aliases: tuple[str, ...] = (),
-        on_demand: bool = False,
+        residence: Residence | None = None,
     ) -> None:
         self.name = name
         self.task: Task = task
         self.max_model_len = max_model_len
         self.aliases = aliases
         self.engines = list(engines)
-        self.queue = AdmissionQueue(name, admission, clock, metrics, self._all_full)
+        self.residence = residence
+        self.queue = AdmissionQueue(name, admission, clock, metrics, self._all_full, residence=residence)
         self.local = self
         self._load_factor = routing.load_factor
         self._clock = clock
-        self._on_demand = on_demand
         here = [engine for engine in engines if not engine.remote]
         if len(here) < len(self.engines):
             self.local = ServedModel(
@@ -66,7 +68,7 @@ class ServedModel:
                 task=task,
                 max_model_len=max_model_len,
                 aliases=aliases,
-                on_demand=on_demand,
+                residence=residence,
             )
         for engine in self.engines:
             engine.queues.append(self.queue)
@@ -83,10 +85,22 @@ class ServedModel:
         return "up" if "up" in states else "unknown" if "unknown" in states else "down"
 
     @property
+    def asleep(self) -> bool:
+        """Whether it comes when it is asked for: no engine of it is up, and one can be."""
+        return self.residence is not None and self.residence.asleep and not self._any_usable()
+
+    @property
+    def shown_state(self) -> Literal["up", "down", "unknown", "asleep"]:
+        """Its state for clients and people: one that comes when it is asked for is asleep, not down."""
+        return "asleep" if self.asleep else self.state
+
+    @property
     def reason(self) -> str:
         """Why it is down; empty when it is not."""
         if self.state != "down":
             return ""
+        if self.residence is not None and self.residence.reason:
+            return self.residence.reason
         return next((engine.reason for engine in self.engines if engine.reason), "")
 
     @property
@@ -106,11 +120,17 @@ class ServedModel:
 
     def refusal(self) -> EngineError:
         """Why there is no engine for a request, for the client."""
-        if self._on_demand and self.state == "down":
-            message = f"The model '{self.name}' is not loaded just now; whoever runs this site can load it."
-        else:
-            message = f"The model '{self.name}' is not available just now; try again soon."
+        if self.residence is not None and not self._any_usable():
+            message, seconds = self.residence.failure(self.name)
+            return EngineDownError(message, retry_after=seconds)
+        message = f"The model '{self.name}' is not available just now; try again soon."
         return EngineDownError(message, retry_after=self._ready_in())
+
+    def takes_too_long(self, now: float) -> bool:
+        """Whether it would have to be brought up, and that would take longer than a request may wait."""
+        return (
+            self.residence is not None and self.residence.too_long(now) is not None and not self._any_usable()
+        )
 
     def take_over(self, task: str, max_model_len: int | None, aliases: tuple[str, ...]) -> bool:
         """Describe it as a peer does; whether that is new."""
@@ -153,4 +173,9 @@ class ServedModel:
         if ready:
             return True
         others = [engine for engine in self.engines if engine.usable]
+        if not others and self.residence is not None:
+            return self.residence.comes(now)
         return bool(others) and all(engine.outstanding >= engine.limit for engine in others)
+
+    def _any_usable(self) -> bool:
+        return any(engine.usable for engine in self.engines)

@@ -1,6 +1,7 @@
 """The active checks of this host's engines: do they answer, is their socket there, do they make progress."""
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,7 @@ class EngineWatch:
     ) -> None:
         self.engine = engine
         self.checked = asyncio.Event()
+        self._soon = asyncio.Event()
         self._socket = str(socket)
         # Asked for only when the answers themselves show nothing: long enough before the stall to be sure.
         self._quiet_seconds = min(5.0, stall_seconds / 4)
@@ -47,8 +49,15 @@ class EngineWatch:
     async def run(self) -> None:
         """Check the engine for ever."""
         while True:
+            self._soon.clear()
             await self.check()
-            await asyncio.sleep(INTERVAL)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(INTERVAL):
+                    await self._soon.wait()
+
+    def check_soon(self) -> None:
+        """There is news of it."""
+        self._soon.set()
 
     async def check(self) -> None:
         """Ask it how it is, and whether it gets on with what it has in hand."""

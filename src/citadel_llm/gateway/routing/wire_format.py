@@ -17,7 +17,7 @@ class PeerEngine(msgspec.Struct, frozen=True):
         task: What the model does.
         max_model_len: The model's longest context in tokens.
         aliases: The model's other names.
-        state: How it is; only `up` may be given requests.
+        state: How it is: `up` may be given requests; `asleep` too, where there is no other.
         outstanding: Requests that it has in hand, whoever sent them.
         outstanding_tokens: The tokens of their prompts, as estimated.
         load: What it has to work through, in tokens (`Engine.load`).

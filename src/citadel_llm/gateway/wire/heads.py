@@ -38,6 +38,8 @@ _TO_ENGINE = (b"accept", b"traceparent", b"tracestate")
 _EVENT_STREAM = b"text/event-stream"
 # Or a reverse proxy in front holds events back until it has many.
 _UNBUFFERED = b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"
+EVENTS_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n" + _UNBUFFERED
+"""The first lines of a stream that begins before an engine has answered."""
 
 
 class RequestHead:

@@ -93,6 +93,30 @@ class EngineClient:
         """
         return int(json.loads(await self._ask("GET", "/load", None, within))["server_load"])
 
+    async def sleep(self, within: float) -> None:
+        """Have vLLM put its weights into the host's memory and give up its KV cache (sleep level 1).
+
+        Raises:
+            EngineError: It did not.
+        """
+        await self._ask("POST", "/sleep?level=1", None, within)
+
+    async def wake_up(self, within: float) -> None:
+        """Have vLLM take its weights back.
+
+        Raises:
+            EngineError: It did not.
+        """
+        await self._ask("POST", "/wake_up", None, within)
+
+    async def is_sleeping(self, within: float) -> bool:
+        """Whether it sleeps.
+
+        Raises:
+            EngineError: It could not be asked.
+        """
+        return bool(json.loads(await self._ask("GET", "/is_sleeping", None, within))["is_sleeping"])
+
     async def _ask(self, method: str, path: str, body: object, within: float) -> bytes:
         limit = aiohttp.ClientTimeout(total=within)
         form = body if isinstance(body, aiohttp.FormData) else None

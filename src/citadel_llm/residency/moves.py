@@ -1,0 +1,94 @@
+"""How a model is moved: its engine's unit is started and stopped, its engine put to sleep and woken."""
+
+from collections.abc import Mapping
+
+from citadel_llm.config import Engine
+from citadel_llm.residency.manager import MoveError
+from citadel_llm.services.engine.client import EngineClient, EngineError
+from citadel_llm.services.systemd import JobFailedError, Systemd, SystemdError
+
+_FAILED = "failed: "
+# Copying the weights between the GPU and the host's memory: a hundred GB at some GB/s.
+_SLEEP_SECONDS = 120.0
+_ASK_SECONDS = 10.0
+
+
+class EngineMover:
+    """Moves engines.
+
+    Args:
+        engines: Those on demand, by their models' names.
+        systemd: Has their units.
+    """
+
+    def __init__(self, engines: Mapping[str, Engine], systemd: Systemd) -> None:
+        self._engines = engines
+        self._systemd = systemd
+
+    async def start(self, model: str) -> None:
+        """Start the engine's unit, which is ready when a real token came.
+
+        Raises:
+            MoveError: It did not come up, with what its service says of that.
+        """
+        unit = self._engines[model].unit
+        try:
+            await self._systemd.start(unit)
+        except JobFailedError as error:
+            raise MoveError(await self._says(unit) or str(error)) from error
+        except SystemdError as error:
+            raise MoveError(str(error)) from error
+
+    async def stop(self, model: str) -> None:
+        """Stop the engine's unit; what it has in hand it finishes.
+
+        Raises:
+            MoveError: systemd did not.
+        """
+        try:
+            await self._systemd.stop(self._engines[model].unit)
+        except SystemdError as error:
+            raise MoveError(str(error)) from error
+
+    async def sleep(self, model: str) -> None:
+        """Have vLLM move the weights to the host's memory (level 1) and give up the KV cache.
+
+        Raises:
+            MoveError: It did not, or has requests in hand.
+        """
+        try:
+            async with EngineClient(self._engines[model].socket) as client:
+                if in_flight := await client.requests_in_flight(_ASK_SECONDS):
+                    raise MoveError(f"{in_flight} requests are in flight, of which no gateway knows")
+                await client.sleep(_SLEEP_SECONDS)
+        except EngineError as error:
+            raise MoveError(str(error)) from error
+
+    async def wake(self, model: str) -> None:
+        """Have vLLM move the weights back; ready when a real token came.
+
+        Raises:
+            MoveError: It did not, or makes no sense.
+        """
+        engine = self._engines[model]
+        try:
+            async with EngineClient(engine.socket) as client:
+                await client.wake_up(_SLEEP_SECONDS)
+                await client.ask_for_one_token(engine.model, _SLEEP_SECONDS)
+        except EngineError as error:
+            raise MoveError(str(error)) from error
+
+    async def is_asleep(self, model: str) -> bool:
+        """Whether a running engine sleeps."""
+        try:
+            async with EngineClient(self._engines[model].socket) as client:
+                return await client.is_sleeping(_ASK_SECONDS)
+        except EngineError:
+            return False
+
+    async def _says(self, unit: str) -> str:
+        try:
+            (state,) = await self._systemd.states([unit])
+        except SystemdError:
+            return ""
+        return state.status_text.removeprefix(_FAILED)
