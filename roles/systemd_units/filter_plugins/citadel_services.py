@@ -80,8 +80,14 @@ def drop_ins(services: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
 def drop_in(described: Mapping[str, Any]) -> str:
     """Write one drop-in; the process carries the revision in its environment, where it can be compared."""
-    lines = [f"{key}={value}" for key, value in described["settings"].items()]
-    head = ["# Rendered by Ansible: change the inventory.", "[Service]"]
+    settings = dict(described["settings"])
+    head = ["# Rendered by Ansible: change the inventory."]
+    if described["on_demand"]:
+        # The manager starts it as often as it is wanted, and decides whether one that failed is tried again.
+        head += ["[Unit]", "StartLimitIntervalSec=0"]
+        settings["Restart"] = "no"
+    head.append("[Service]")
+    lines = [f"{key}={value}" for key, value in settings.items()]
     return "\n".join([*head, f"Environment=CITADEL_REVISION={described['revision']}", *lines, ""])
 
 

@@ -17,6 +17,8 @@ SYSTEMCTL = "/usr/bin/systemctl"
 SUDO = "/usr/bin/sudo"
 TARGET = "citadel.target"
 GATEWAY = "citadel-gateway.service"
+HEALTH = "citadel-health.service"
+MANAGER = "citadel-manager.service"
 
 State = Literal["running", "starting", "stopping", "stopped", "failed", "missing"]
 Verb = Literal["start", "stop", "restart", "reload", "reset-failed"]
@@ -100,9 +102,10 @@ class ServiceStatus:
 
 
 def services_of(settings: Settings) -> list[Service]:
-    """The services that the settings ask for: the gateway's workers, and the engines of each served model."""
+    """The services that the settings ask for: the gateway's workers, engines, and who lets these take turns."""
     engines = [Service(engine.id, engine.unit, engine.model.on_demand) for engine in settings.engines]
-    return [*_gateway(settings), *engines]
+    manager = [Service("manager", MANAGER)] if settings.models_on_demand else []
+    return [*_gateway(settings), *manager, *engines]
 
 
 def find_services(settings: Settings, name: str) -> list[Service]:
