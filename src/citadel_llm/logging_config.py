@@ -1,17 +1,24 @@
 """Logs: JSON for machines, colours for people, and never a key or a prompt.
 
 Redaction is a processor that every line passes, ours and those of libraries: values under names that hold
-secrets or clients' text are replaced, and keys inside other text are masked. A message of a third party's
-exception is text like any other: do not log exceptions that quote a request.
+secrets or clients' text are replaced, keys inside other text are masked, and of an object that is none of the
+kinds known here the log shows the kind alone. A message of a third party's exception is text like any other:
+do not log exceptions that quote a request.
 """
 
 import contextlib
+import datetime
+import decimal
+import ipaddress
 import logging
 import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
+from enum import Enum
+from pathlib import PurePath
 from typing import Any
+from uuid import UUID
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -21,28 +28,41 @@ from citadel_llm.config.schema import Logging
 REDACTED = "<redacted>"
 
 _SECRET_NAMES = re.compile(
-    r"authorization|cookie|passw(or)?d|secret|credential|api[_-]?key|private_key", re.IGNORECASE
+    r"authori[sz]ation|cookie|passw(or)?d|passphrase|secret|credential|(api|access|private)[_-]?key"
+    r"|(^|[_.-])(key|pem|token)$",
+    re.IGNORECASE,
 )
-# Names of fields of the API that hold what clients say or are told.
-_TEXT_NAMES = frozenset(
-    {
-        "body",
-        "completion",
-        "content",
-        "input",
-        "messages",
-        "output",
-        "prompt",
-        "prompts",
-        "text",
-        "token",
-        "tools",
-    }
+# Last words of names, of the API's fields too, that hold what clients say or are told: `body`, `raw_body`.
+_TEXT_WORDS = frozenset(
+    """
+    arguments audio body choices completion completions content contents data delta document documents input
+    inputs instructions message messages output outputs payload prompt prompts query queries reasoning
+    refusal suffix text texts thinking tools transcript
+    """.split()  # noqa: SIM905 - one a line would be a page of them
 )
-# A bearer token, the password in a URL, a key of this API or of one like it.
-_SECRET_TEXT = re.compile(
-    r"(?<=bearer )[^\s\"']+|(?<=://)[^\s/@]+(?=@)|\b(?:ck|sk|hf)[-_][A-Za-z0-9_-]{16,}", re.IGNORECASE
+_LAST_WORD = re.compile(r"[A-Z]?[a-z]+$|[A-Z]+$")
+# What shows in a text that it is a secret. What is before it, and tells what it is, stays.
+_SECRET_TEXT = tuple(
+    re.compile(pattern, re.IGNORECASE | re.DOTALL)
+    for pattern in (
+        r"((?<![a-z0-9])bearer\s+)[^\s\"']+",
+        r"((?<![a-z0-9])(?:authorization|cookie|api-key)[\"']?\s*:\s*[\"']?(?:basic\s+)?)(?!bearer\s)[^\s\"',;]+",
+        r"((?:passw(?:or)?d|passphrase|secret|api[_-]?key|access[_-]?key|token)(?:[\"']\s*:|\s*=)\s*[\"']?)[^\s\"',;&]+",
+        # A URL's user and password.
+        r"(://)[^\s/?#]+(?=@)",
+        # Keys, of this API and of others, by how they begin; a JSON Web Token; a private key.
+        r"(?<![a-z0-9])()(?:ck|sk|pk|hf|gh[opsu]|glpat|nvapi|xox[abp])[-_][a-z0-9_-]{16,}",
+        r"(?<![a-z0-9])()eyj[a-z0-9_-]{8,}\.[a-z0-9_-]+(?:\.[a-z0-9_-]*)?",
+        r"()-----begin [a-z ]*private key-----.*?(?:-----end [a-z ]*-----|\Z)",
+    )
 )
+# Whose text is shown, with what is secret in it masked.
+_SHOWN = (
+    *(BaseException, PurePath, UUID, decimal.Decimal, datetime.date, datetime.time, datetime.timedelta),
+    *(ipaddress.IPv4Address, ipaddress.IPv6Address, ipaddress.IPv4Network, ipaddress.IPv6Network),
+)
+# structlog's own, which its formatter takes out.
+_INTERNAL = {"_from_structlog", "_logger", "_name", "_record"}
 
 json_lines = False
 """Whether the log is JSON, so that lines which are JSON already can be written as they are (`write_json`)."""
@@ -120,28 +140,35 @@ def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
 
 
 def redact_text(text: str) -> str:
-    """Mask the keys, the bearer tokens and the URLs' users and passwords in a text."""
-    return _SECRET_TEXT.sub(REDACTED, text)
+    """Mask what shows by itself that it is secret: keys, tokens, passwords in URLs and in assignments."""
+    for pattern in _SECRET_TEXT:
+        text = pattern.sub(rf"\1{REDACTED}", text)
+    return text
 
 
 def _redact_field(name: str, value: Any) -> Any:
-    if name.startswith("_"):  # structlog's own
+    if name in _INTERNAL:
         return value
-    if name.lower() in _TEXT_NAMES or _SECRET_NAMES.search(name):
+    last = _LAST_WORD.search(name)
+    if _SECRET_NAMES.search(name) or (last and last[0].lower() in _TEXT_WORDS):
         return REDACTED
     return _redact_value(value)
 
 
 def _redact_value(value: Any) -> Any:
+    if isinstance(value, Enum):
+        value = value.value
     if isinstance(value, str):
         return redact_text(value)
     if isinstance(value, Mapping):
-        return {key: _redact_field(str(key), item) for key, item in value.items()}
+        return {redact_text(str(key)): _redact_field(str(key), item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_redact_value(item) for item in value]
     if value is None or isinstance(value, bool | int | float):
         return value
-    return redact_text(str(value))
+    if isinstance(value, bytes | bytearray | memoryview):
+        return REDACTED
+    return redact_text(str(value)) if isinstance(value, _SHOWN) else f"<{type(value).__name__}>"
 
 
 def _for_people(settings: Logging) -> bool:
