@@ -9,11 +9,12 @@ def test_status_shows_each_service(run: Run, machine: Machine) -> None:
     machine.is_seen_as([RUNNING, LOADING])
     result = run("status")
     assert result.exit_code == 1
-    gateway, engine = result.output.splitlines()[1:]
+    gateway, engine, health = result.output.splitlines()[1:]
     assert gateway.split()[:2] == ["gateway", "running"]
     assert "3.0 GiB" in gateway
     assert engine.split()[:2] == ["small", "starting"]
     assert engine.endswith("loading the weights, 50% (12 s)")
+    assert health.split()[:2] == ["health", "running"]
 
 
 def test_status_is_good_when_all_run(run: Run, machine: Machine) -> None:
@@ -23,6 +24,7 @@ def test_status_is_good_when_all_run(run: Run, machine: Machine) -> None:
     assert [(one["name"], one["state"]) for one in json.loads(result.output)] == [
         ("gateway", "running"),
         ("small", "running"),
+        ("health", "running"),
     ]
 
 
@@ -43,8 +45,9 @@ def test_what_runs_on_demand_may_be_stopped(run: Run, on_demand: Machine) -> Non
     on_demand.is_seen_as([RUNNING, STOPPED])
     result = run("status")
     assert result.exit_code == 0
-    assert result.output.splitlines()[-1].split(maxsplit=5)[:2] == ["small", "stopped"]
-    assert result.output.rstrip().endswith("on demand: citadel start small")
+    [small] = [line for line in result.output.splitlines() if line.startswith("small")]
+    assert small.split()[1] == "stopped"
+    assert small.endswith("on demand: citadel start small")
 
 
 def test_a_start_of_all_leaves_what_runs_on_demand_alone(run: Run, on_demand: Machine) -> None:

@@ -13,6 +13,7 @@ MODEL = {"name": "small", "aliases": ["tiny"], "source": {"kind": "folder", "pat
 SETTINGS = Settings.model_validate({"environment": "staging", "engine": {"build": "cpu"}, "models": [MODEL]})
 GATEWAY = Service("gateway", "citadel-gateway.service")
 ENGINE = Service("small", "citadel-engine@small.service")
+HEALTH = Service("health", "citadel-health.service")
 
 RUNNING = """\
 MainPID=2853
@@ -52,7 +53,7 @@ def one(block: str) -> ServiceStatus:
 
 
 def test_the_services_are_those_of_the_settings() -> None:
-    assert manager.services_of(SETTINGS) == [GATEWAY, ENGINE]
+    assert manager.services_of(SETTINGS) == [GATEWAY, ENGINE, HEALTH]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_a_model_means_all_its_engines() -> None:
     several = model.model_copy(update={"engine": model.engine.model_copy(update={"replicas": 2})})
     settings = SETTINGS.model_copy(update={"models": (several,)})
     second = Service("small.2", "citadel-engine@small.2.service")
-    assert manager.services_of(settings) == [GATEWAY, ENGINE, second]
+    assert manager.services_of(settings) == [GATEWAY, ENGINE, second, HEALTH]
     assert manager.find_services(settings, "tiny") == [ENGINE, second]
     assert manager.find_services(settings, "small.2") == [second]
 
@@ -84,7 +85,7 @@ def test_the_gateway_means_all_its_workers() -> None:
     gateway = SETTINGS.gateway.model_copy(update={"workers": 2, "limits": limits})
     settings = SETTINGS.model_copy(update={"gateway": gateway})
     second = Service("gateway.2", "citadel-gateway@2.service")
-    assert manager.services_of(settings) == [GATEWAY, second, ENGINE]
+    assert manager.services_of(settings) == [GATEWAY, second, ENGINE, HEALTH]
     assert manager.find_services(settings, "gateway") == [GATEWAY, second]
     assert manager.find_services(settings, "gateway.2") == [second]
 

@@ -12,6 +12,7 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 
 from citadel_llm.config.features import Feature, FeatureName
 from citadel_llm.config.gateway import Gateway
+from citadel_llm.config.health import Health
 from citadel_llm.config.parts import MisfitError, ModelName, Part, Seconds
 from citadel_llm.config.residency import OnDemandBudget, OnDevice, Residency
 
@@ -327,6 +328,8 @@ class Settings(Part):
     """The catalogue: the models that this host serves."""
     residency: Residency = Residency()
     """Models on demand."""
+    health: Health = Health()
+    """Health checks."""
     features: dict[FeatureName, Feature] = {}  # noqa: RUF012 - the model is frozen
     """Feature flags by name."""
 
@@ -407,6 +410,15 @@ class Settings(Part):
             if engine.gpus and not fits:
                 message = f"must name {needed} GPU(s), {each} of"
                 raise MisfitError(where, f"{message} {model.name}, or none, not {len(engine.gpus)}")
+        return self
+
+    @model_validator(mode="after")
+    def _recoveries_act_on_services(self) -> "Settings":
+        services = {"gateway", *(engine.id for engine in self.engines)}
+        for path, recovery in self.health.recoveries:
+            if recovery.service is not None and recovery.service not in services:
+                message = f"{recovery.service!r} is neither gateway nor an engine of this host"
+                raise MisfitError(("health", *path, "service"), message)
         return self
 
     @property

@@ -102,10 +102,10 @@ class ServiceStatus:
 
 
 def services_of(settings: Settings) -> list[Service]:
-    """The services that the settings ask for: the gateway's workers, engines, and who lets these take turns."""
+    """The services that the settings ask for: gateway, engines, who lets these take turns, health checks."""
     engines = [Service(engine.id, engine.unit, engine.model.on_demand) for engine in settings.engines]
     manager = [Service("manager", MANAGER)] if settings.models_on_demand else []
-    return [*_gateway(settings), *manager, *engines]
+    return [*_gateway(settings), *manager, *engines, Service("health", HEALTH)]
 
 
 def find_services(settings: Settings, name: str) -> list[Service]:

@@ -25,7 +25,7 @@ def check_accounts(host: Host, site: Site, evidence: Evidence) -> None:
     operator = host.user(site.user)
     assert operator.exists
     assert operator.group == site.group
-    for name in ("citadel-gateway", "citadel-engine"):
+    for name in ("citadel-gateway", "citadel-engine", "citadel-health"):
         assert host.user(name).shell.endswith("nologin"), f"{name} can log in"
     evidence(f"{site.user}:{site.group} ({operator.shell}); the services' accounts cannot log in")
 

@@ -54,7 +54,7 @@ def check_configuration(host: Host, site: Site, evidence: Evidence) -> None:
 @pytest.mark.item("004", "Secrets directory created with proper permissions")
 def check_secrets(host: Host, site: Site, evidence: Evidence) -> None:
     assert_modes(host, {f"{site.root}/secrets": operator(site, "700")}, evidence)
-    for user in ("citadel-gateway", "citadel-engine", "nobody"):
+    for user in ("citadel-gateway", "citadel-engine", "citadel-health", "nobody"):
         assert host.run(f"runuser -u {user} -- ls {site.root}/secrets").rc != 0, (
             f"{user} can list the secrets"
         )

@@ -55,7 +55,7 @@ def check_health(host: Host, site: Site, evidence: Evidence, not_proven: NotProv
 def check_lifecycle(host: Host, site: Site, evidence: Evidence) -> None:
     statuses = json.loads(said(host, f"runuser --login {site.user} --command 'citadel status --json'"))
     states = {status["unit"]: status["state"] for status in statuses}
-    assert set(states) == {*site.gateways, *site.engines, *site.engines_on_demand}
+    assert set(states) == {*site.services[1:], *site.engines_on_demand}
     always = {unit: state for unit, state in states.items() if unit not in site.engines_on_demand}
     assert set(always.values()) == {"running"}, always
     assert {states[unit] for unit in site.engines_on_demand} <= {"running", "stopped"}, states

@@ -76,7 +76,7 @@ class Site:
     @property
     def services(self) -> list[str]:
         """All units that must run."""
-        return ["citadel.target", *self.gateways, *self.engines]
+        return ["citadel.target", *self.gateways, *self.engines, "citadel-health.service"]
 
     @property
     def environments(self) -> list[str]:
