@@ -11,22 +11,19 @@ import asyncio
 import dataclasses
 import datetime
 import shlex
-import signal
 import sys
-import time
 from pathlib import Path
 
 import uvloop
 
 from bench import peers, report
+from bench.command import INTERRUPTED, Say, narrator, when_interrupted
 from bench.figures import Results
 from bench.measures import FULL, QUICK, Plan
 from bench.runner import Bench, machine, raise_limits
 
 # Twice what the whole takes, against a contender that hangs.
 _LONGEST_SECONDS = 45 * 60
-# What a shell says of a program that SIGINT ended.
-_INTERRUPTED = 130
 
 
 def main() -> int:
@@ -35,11 +32,7 @@ def main() -> int:
     if options.report:
         report.write()
         return 0
-    began = time.monotonic()
-
-    def say(words: str) -> None:
-        sys.stderr.write(f"[{time.monotonic() - began:6.1f} s] {words}\n")
-
+    say = narrator()
     try:
         found = peers.get(say)
     except peers.SetupError as error:
@@ -52,7 +45,7 @@ def main() -> int:
     results = uvloop.run(_run(plan, found, set(options.only), say))
     if results is None:
         say("interrupted: all that was started is ended")
-        return _INTERRUPTED
+        return INTERRUPTED
     results["command"] = _command(options)
     if options.output:
         options.output.write_text(report.as_json(results), encoding="utf-8")
@@ -83,12 +76,10 @@ def _command(options: argparse.Namespace) -> str:
     return " ".join([*words, *(f"--only {shlex.quote(name)}" for name in options.only)])
 
 
-async def _run(plan: Plan, found: peers.Peers, only: set[str], say: report.Say) -> Results | None:
+async def _run(plan: Plan, found: peers.Peers, only: set[str], say: Say) -> Results | None:
     bench = Bench(plan, found, only, say)
-    task = asyncio.current_task()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if task:
-            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    if task := asyncio.current_task():
+        when_interrupted(task.cancel)
     try:
         async with asyncio.timeout(_LONGEST_SECONDS):
             run = await bench.go()

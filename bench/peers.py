@@ -7,9 +7,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from bench.command import Say
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / ".cache" / "bench"
@@ -34,7 +35,7 @@ class Peers:
         return {"LD_LIBRARY_PATH": ":".join(str(each) for each in self.libraries)}
 
 
-def get(say: Callable[[str], None]) -> Peers:
+def get(say: Say) -> Peers:
     """Get what is not there yet.
 
     Raises:
@@ -60,7 +61,7 @@ def _program(unpacked: Path, name: str) -> Path:
     raise SetupError(f"there is no {name}, neither in the system nor among its packages")
 
 
-def _unpack_packages(unpacked: Path, say: Callable[[str], None]) -> None:
+def _unpack_packages(unpacked: Path, say: Say) -> None:
     """Download the packages and what they need beyond the system's, and unpack them: no root, no install."""
     done = unpacked / ".complete"
     if done.exists():
@@ -80,7 +81,7 @@ def _unpack_packages(unpacked: Path, say: Callable[[str], None]) -> None:
     done.touch()
 
 
-def _make_environment(python: Path, say: Callable[[str], None]) -> None:
+def _make_environment(python: Path, say: Say) -> None:
     stamp = CACHE / "venv" / ".complete"
     lock = LOCK.read_text(encoding="utf-8")
     if stamp.exists() and stamp.read_text(encoding="utf-8") == lock:

@@ -1,7 +1,7 @@
 """The results as tables and a page: docs/benchmarks.md holds what docs/benchmarks/gateway.json says."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bench import plot
@@ -21,7 +21,6 @@ from bench.figures import (
 )
 from bench.measures import BODIES
 
-Say = Callable[[str], None]
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "benchmarks" / "gateway.json"
 PAGE = ROOT / "docs" / "benchmarks.md"

@@ -18,9 +18,10 @@ from typing import Any
 
 from tests.key_limits.valkey_server import ValkeyServer
 
-from bench import contenders, messages, processes
+from bench import contenders, messages, ours, processes
 from bench.checks import check, wait_until_it_answers
-from bench.contenders import Contender, Engine
+from bench.command import Say
+from bench.contender import Contender, Engine
 from bench.figures import DIRECT, WORKERS
 from bench.measures import Measures, Plan, Result, Target
 from bench.peers import ROOT, Peers
@@ -65,7 +66,7 @@ class Bench:
         say: Told what goes on.
     """
 
-    def __init__(self, plan: Plan, peers: Peers | None, only: set[str], say: Callable[[str], None]) -> None:
+    def __init__(self, plan: Plan, peers: Peers | None, only: set[str], say: Say) -> None:
         self._plan, self._peers, self._only, self._say = plan, peers, only, say
         self.contenders: list[Contender] = []
         self.run = Run()
@@ -84,7 +85,7 @@ class Bench:
                 measures = Measures(self._plan, stub, Myself())
                 await self._rounds(measures, engine, proxies)
                 await self._memory(measures, engine, proxies)
-                if not self._only or contenders.GATEWAY in self._only:
+                if not self._only or ours.GATEWAY in self._only:
                     await self._workers(measures, engine, proxies)
         self.run.seconds = round(time.monotonic() - began, 1)
         return self.run
@@ -134,7 +135,7 @@ class Bench:
         try:
             store.start()
             targets = [
-                await self._start(contenders.workers(engine, count, store.url), engine, core, started)
+                await self._start(ours.gateway(engine, count, store.url), engine, core, started)
                 for count in WORKERS
             ]
             for number in range(self._plan.rounds):

@@ -10,21 +10,18 @@ make chaos OPTIONS=--report             # write the page anew from the kept resu
 import argparse
 import asyncio
 import datetime
-import signal
 import sys
 import time
-from collections.abc import Callable
 
 from bench.chaos import faults, host, report, verdict
 from bench.chaos.faults import Fault
 from bench.chaos.load import AT_ONCE, Load
+from bench.command import INTERRUPTED, Say, narrator, when_interrupted
 from bench.runner import machine
 
-Say = Callable[[str], None]
 _STEADY_SECONDS = 3
 # Against a site that hangs: four times what it takes.
 _LONGEST_SECONDS = 3600
-_INTERRUPTED = 130
 
 
 def main() -> int:
@@ -33,12 +30,7 @@ def main() -> int:
     if options.report:
         report.write()
         return 0
-    began = time.monotonic()
-
-    def say(words: str) -> None:
-        sys.stderr.write(f"[{time.monotonic() - began:6.1f} s] {words}\n")
-
-    return asyncio.run(_supervised(options, say))
+    return asyncio.run(_supervised(options, narrator()))
 
 
 def _options() -> argparse.Namespace:
@@ -59,24 +51,21 @@ def _command(options: argparse.Namespace) -> str:
 
 async def _supervised(options: argparse.Namespace, say: Say) -> int:
     """Run it, and remove the host, whatever happens."""
-    task = asyncio.current_task()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if task:
-            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    if task := asyncio.current_task():
+        when_interrupted(task.cancel)
     status = 1
     try:
         async with asyncio.timeout(_LONGEST_SECONDS):
             status = 0 if options.down else await _run(options, say)
     except asyncio.CancelledError:
         say("interrupted")
-        status = _INTERRUPTED
+        status = INTERRUPTED
     except (host.HostError, faults.NotOverError, TimeoutError) as error:
         say(f"given up: {error or 'it takes too long'}")
     finally:
         if not options.keep:
             say("removing the host")
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                asyncio.get_running_loop().add_signal_handler(number, say, "wait: the host is being removed")
+            when_interrupted(lambda: say("wait: the host is being removed"))
             await host.down()
     return status
 
