@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from tests.certificates import make_certificate
 
 from .role_modules import ROOT
 
@@ -29,6 +30,12 @@ class Case(NamedTuple):
 
 def model(name="a", source=PACKAGE, **other):
     return {"name": name, "source": source, **other}
+
+
+def tls(certificate, key):
+    """`gateway.tls` with what the fixture makes: pairs that are valid, or have ended."""
+    pair = "{{ case_folder }}/%s/%s.pem"
+    return {"certificate": pair % (certificate, "cert"), "key": {"file": pair % (key, "key")}}
 
 
 def run_site(folder, *arguments):
@@ -239,6 +246,16 @@ CASES = {
         ],
         "Stop when one of them is not there",
     ),
+    "a certificate that has ended": Case(
+        {"config_gateway": {"tls": tls("ended", "ended")}},
+        ["/ended/cert.pem on a-certificate-that-has-ended ended on 2", "config_gateway.tls"],
+        "Stop when clients would refuse it",
+    ),
+    "a key of another certificate": Case(
+        {"config_gateway": {"tls": tls("valid", "ended")}},
+        ["/ended/key.pem on a-key-of-another-certificate is not the key of", "/valid/cert.pem", "mismatch"],
+        "Stop when they do not belong together",
+    ),
     "a certificate that is none": Case(
         {"config_gateway": {"tls": {"certificate": "/etc/hostname", "key": {"file": "/etc/hostname"}}}},
         ["/etc/hostname on a-certificate-that-is-none is no certificate in PEM", "config_gateway.tls"],
@@ -268,7 +285,11 @@ def outcomes(tmp_path_factory):
         "ansible_python_interpreter": sys.executable,
         "citadel_engine_build": "cpu",
         "citadel_check_sources": False,
+        "case_folder": str(folder),
     }
+    for name, days in {"valid": 1, "ended": -1}.items():
+        (folder / name).mkdir()
+        make_certificate(folder / name, days=days)
     hosts = {name.replace(" ", "-"): host | case.variables for name, case in CASES.items()}
     (folder / "hosts.json").write_text(json.dumps({"citadel": {"hosts": hosts}}))
     return run_site(folder, f"--inventory={folder}/hosts.json", f"--forks={len(hosts)}")
