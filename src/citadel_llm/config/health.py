@@ -139,7 +139,7 @@ class HttpCheck(_OwnCheck):
 
     kind: Literal["http"]
     """Which check it is."""
-    url: Annotated[str, Field(pattern=r"^https?://[^/?#@\s]+\S*$")]
+    url: Annotated[str, Field(pattern=r"^https?://[^/?#@\s]+([/?#]\S*)?$")]
     """What is asked for (GET); without a password."""
     socket: Path | None = None
     """The unix socket to ask on, where it is not the network."""

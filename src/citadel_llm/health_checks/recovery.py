@@ -36,7 +36,7 @@ class Recoverer:
         """Tell of an event, and act on it if it is `recover`. Whatever goes wrong is logged."""
         said = describe(event, check, state)
         log = _log.info if event == "well" else _log.warning if event == "recover" else _log.error
-        log(_SAID[event], **said)
+        log(_SAID[event], **{key: value for key, value in said.items() if key != "event"})
         if self._health.notify_command:
             await self._run("notify_command", self._health.notify_command, said)
         if event == "recover":
