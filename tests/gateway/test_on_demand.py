@@ -93,6 +93,8 @@ def host(make_site: Maker) -> Iterator[Host]:
         **residency: Any,
     ) -> Hosted:
         site = make_site(start=(), residency={"comment_seconds": 0.1, **residency})
+        # Made here, and not by several of a test's threads at once.
+        assert site.http.get("/health").status_code == 200
         units = Units(site)
         holdings = {
             name: Holding(name, Footprint({0: 6}), Costs(guess, 1.0, 0.1), Demand(60.0))
@@ -256,8 +258,8 @@ def test_a_model_that_does_not_come_up_fails_those_who_wait_once_and_is_not_trie
 def test_a_stream_that_was_kept_waiting_for_a_model_that_fails_gets_an_error_event(host: Host) -> None:
     hosted = host()
     hosted.units.broken = "no weights"
-    with pytest.raises(openai.APIError, match="no weights"):
-        list(hosted.ask(stream=True))
+    with hosted.ask(stream=True) as stream, pytest.raises(openai.APIError, match="no weights"):
+        list(stream)
     # It is noted as what it was.
     page = hosted.site.http.get("/metrics").text
     assert 'status="503"' in page
@@ -271,8 +273,8 @@ def test_an_engines_refusal_of_a_stream_that_waited_is_an_error_event(host: Host
         return web.json_response({"error": error}, status=400)
 
     hosted.site.chat.answer = refuse
-    with pytest.raises(openai.APIError, match="too many tokens"):
-        list(hosted.ask(stream=True))
+    with hosted.ask(stream=True) as stream, pytest.raises(openai.APIError, match="too many tokens"):
+        list(stream)
 
 
 def test_without_its_manager_a_gateway_says_so_and_goes_on_when_it_is_back(make_site: Maker) -> None:

@@ -148,3 +148,12 @@ def test_an_engine_goes_on_with_the_gateways_traces() -> None:
     words = arguments(host, host.models[0])
     assert words[words.index("--otlp-traces-endpoint") + 1] == collector
     assert environment(host, host.models[0], {})["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] == "http/protobuf"
+
+
+def test_only_an_engine_that_is_to_sleep_can_be_put_to_sleep() -> None:
+    warm = settings("cuda", plan=PLAN | {"residency": "warm"})
+    assert "--enable-sleep-mode" in arguments(warm, warm.models[0])
+    assert environment(warm, warm.models[0], {})["VLLM_SERVER_DEV_MODE"] == "1"
+    for host in (settings("cuda", plan=PLAN), settings("cuda", plan=PLAN | {"residency": "cold"})):
+        assert "--enable-sleep-mode" not in arguments(host, host.models[0])
+        assert "VLLM_SERVER_DEV_MODE" not in environment(host, host.models[0], {})

@@ -16,6 +16,7 @@ _COMMANDS = {
     "start": False,
     "stop": False,
     "restart": False,
+    "models": True,
     "logs": False,
     "doctor": False,
     "plan": False,
@@ -36,6 +37,7 @@ _HELP = """Look after the Citadel services of this host.
   citadel status                 how everything is
   citadel logs gateway -f        what the gateway does right now
   citadel restart MODEL          restart the engine of a model, and watch it load
+  citadel models                 where each model is: awake, asleep, stopped
   citadel doctor                 what is wrong, and what to do about it
   citadel plan                   which models fit, where, and why
 

@@ -206,6 +206,8 @@ class Manager:
         """Decide and act for ever; at the end, leave every model where it is."""
         try:
             while True:
+                # Some who wait count only now: a model that failed may be tried again.
+                self._take_stock()
                 self._decide()
                 self._stirred.clear()
                 with contextlib.suppress(TimeoutError):

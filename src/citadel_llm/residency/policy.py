@@ -207,16 +207,26 @@ class Policy:
         now: float,
         horizon: float,
     ) -> Iterator[_Way]:
-        """To stop it, or to put it to sleep, where that gives room on the devices that are short of it."""
-        held, asleep = model.held(), model.footprint.asleep
+        """To put it to sleep, or to stop it, where that gives room on the devices that are short of it."""
+        if model.state is State.AWAKE and model.footprint.host_bytes is not None:
+            yield from self._to_sleep(model, everyone, short, now, horizon)
+        held = model.held()
         if any(device in held for device in short):
             yield _Way(model, ((model, Action.STOP),), held, self.price(model, Action.STOP, now, horizon))
-        if model.state is not State.AWAKE or model.footprint.host_bytes is None:
-            return
+
+    def _to_sleep(
+        self,
+        model: Holding,
+        everyone: Sequence[Holding],
+        short: Mapping[Device, int],
+        now: float,
+        horizon: float,
+    ) -> Iterator[_Way]:
         room = self._room_in_host(model, everyone, now, horizon)
         if room is None:
             return
-        freed = {device: size - asleep.get(device, 0) for device, size in held.items()}
+        asleep = model.footprint.asleep
+        freed = {device: size - asleep.get(device, 0) for device, size in model.held().items()}
         price = self.price(model, Action.SLEEP, now, horizon)
         for sleeper in room:
             price += self.price(sleeper, Action.STOP, now, horizon)
@@ -224,7 +234,7 @@ class Policy:
                 freed[device] = freed.get(device, 0) + size
         if any(freed.get(device, 0) > 0 for device in short):
             moves = ((model, Action.SLEEP), *((sleeper, Action.STOP) for sleeper in room))
-            sleeps = model.footprint.host_bytes - sum(sleeper.held_of_host for sleeper in room)
+            sleeps = (model.footprint.host_bytes or 0) - sum(sleeper.held_of_host for sleeper in room)
             yield _Way(model, moves, freed, price, sleeps)
 
     def _room_in_host(

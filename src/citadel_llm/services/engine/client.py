@@ -5,6 +5,7 @@ import json
 import wave
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
@@ -68,9 +69,25 @@ class EngineClient:
             case "generate":
                 pass
         body = {"model": model.name, "prompt": _PROMPT, "max_tokens": 1, "temperature": 0}
-        answer = json.loads(await self._ask("POST", "/v1/completions", body, within))
+        answer = await self.post("/v1/completions", body, within)
         if not answer.get("choices"):
             raise EngineError("the engine answered without a choice")
+
+    async def post(self, path: str, body: object, within: float) -> Any:
+        """Ask something, and return what the answer's JSON says.
+
+        Args:
+            path: What is asked.
+            body: The question.
+            within: Seconds to wait.
+
+        Raises:
+            EngineError: There was no answer, or one that is no JSON.
+        """
+        try:
+            return json.loads(await self._ask("POST", path, body, within))
+        except ValueError:
+            raise EngineError(f"{path} answered something that is no JSON") from None
 
     async def metrics(self, within: float) -> dict[str, float]:
         """The engine's metrics by name, each summed over its labels.

@@ -49,9 +49,16 @@ def arguments(settings: Settings, model: Model, engine_id: str | None = None) ->
     if settings.gateway.tracing.endpoint is not None:
         # Below the gateway's spans, whose `traceparent` comes with each request.
         command += ["--otlp-traces-endpoint", settings.gateway.tracing.endpoint]
+    if _sleeps(settings, model):
+        command += ["--enable-sleep-mode"]
     if model.task in _POOLING_TASKS:
         command += ["--runner", "pooling"]
     return [*command, *engine.extra_args]
+
+
+def _sleeps(settings: Settings, model: Model) -> bool:
+    """Whether the engine is put to sleep when others are wanted more. On the CPU vLLM cannot."""
+    return settings.engine.build == "cuda" and model.plan is not None and model.plan.residency == "warm"
 
 
 def _placed(settings: Settings, model: Model) -> list[str]:
@@ -129,6 +136,10 @@ def environment(
         "TRITON_CACHE_DIR": str(cache / "triton"),
         "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
     }
+    if _sleeps(settings, model):
+        # /sleep and /wake_up are there in this mode only. What else it opens is behind the socket, to which
+        # the gateway passes on only what its list of paths has.
+        ours["VLLM_SERVER_DEV_MODE"] = "1"
     if settings.gateway.tracing.endpoint is not None:
         # vLLM would speak gRPC (vllm/tracing, get_span_exporter).
         ours["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] = "http/protobuf"
