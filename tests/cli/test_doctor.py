@@ -1,23 +1,32 @@
 import datetime
 import json
 import os
-import shutil
 import socket
 import sqlite3
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from tests.certificates import make_certificate
 
-from citadel_llm.config import Settings
-from citadel_llm.health_checks import checks
+from citadel_llm.health_checks import checks, report
 from citadel_llm.health_checks.health_checker import Finding, run_checks
+from citadel_llm.services.systemd import Systemd, UnitState
 
-from .machine import FAILED, RUNNING, STOPPED, Machine, Run
+from .machine import Machine, Run
+
+
+class _Systemd(Systemd):
+    """systemd's outer edge: all units are active, but for those of which a test says otherwise."""
+
+    units: ClassVar[dict[str, UnitState]] = {}
+
+    async def states(self, units: Sequence[str]) -> list[UnitState]:
+        return [self.units.get(unit, UnitState(unit, active_state="active")) for unit in units]
 
 
 class _Ready(BaseHTTPRequestHandler):
@@ -47,7 +56,7 @@ class _UnixServer(HTTPServer):
 
 
 @pytest.fixture
-def healthy(machine: Machine) -> Iterator[Machine]:
+def healthy(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     """A host on which all is well."""
     folder = machine.folder
     release = folder / "root" / "releases" / "1"
@@ -65,7 +74,8 @@ def healthy(machine: Machine) -> Iterator[Machine]:
     database = f"sqlite:///{folder / 'citadel.db'}"
     machine.gateway_settings = (gateway.server_port, database)
     machine.configure(gateway={"port": gateway.server_port, "database": database})
-    machine.is_seen_as([RUNNING, RUNNING])
+    monkeypatch.setattr(checks, "Systemd", _Systemd)
+    monkeypatch.setattr(_Systemd, "units", {})
     yield machine
     for server in (gateway, engine):
         server.shutdown()
@@ -82,9 +92,9 @@ def verdicts(run: Run) -> tuple[int, dict[str, tuple[str, str]]]:
 def test_no_model_is_nothing_to_complain_of(run: Run, healthy: Machine) -> None:
     port, database = healthy.gateway_settings
     healthy.configure(models=[], gateway={"port": port, "database": database})
-    healthy.is_seen_as([RUNNING])
     _, found = verdicts(run)
     assert found["gateway"] == ("ok", "")
+    assert "ready" not in found
 
 
 def test_a_model_on_demand_need_not_answer(run: Run, healthy: Machine) -> None:
@@ -92,15 +102,28 @@ def test_a_model_on_demand_need_not_answer(run: Run, healthy: Machine) -> None:
     plan = {"residency": "cold", "max_model_len": 2048, "kv_cache_bytes": 1 << 30}
     model = {"name": "other", "source": {"kind": "folder", "path": "/x"}, "plan": plan}
     healthy.configure(models=[model], gateway={"port": port, "database": database})
-    healthy.is_seen_as([RUNNING, STOPPED])
+    unit = "citadel-engine@other.service"
+    _Systemd.units[unit] = UnitState(unit, active_state="inactive")
     _, found = verdicts(run)
-    assert [found[check][0] for check in ("service other", "engine of other", "gateway")] == ["ok"] * 3
+    assert [found[check][0] for check in ("unit:other", "gateway")] == ["ok"] * 2
+    assert "engine:other" not in found
 
 
 def test_all_is_well(run: Run, healthy: Machine) -> None:
     code, found = verdicts(run)
-    assert {verdict for check, (verdict, _) in found.items() if not check.startswith("disk")} == {"ok"}
-    assert {"configuration", "release", "service small", "engine of small", "gateway", "keys"} <= set(found)
+    assert {verdict for check, (verdict, _) in found.items() if check[:4] not in {"disk", "memo", "cpu"}} == {
+        "ok"
+    }
+    assert {
+        "configuration",
+        "release",
+        "unit:small",
+        "engine:small",
+        "gateway",
+        "ready",
+        "keys",
+        "unit:health",
+    } <= set(found)
     assert code == 0
 
 
@@ -110,7 +133,7 @@ def test_all_is_well(run: Run, healthy: Machine) -> None:
         ("root/current", "release"),
         ("root/releases/1/venv/.citadel-complete", "release"),
         ("models/small/config.json", "weights of small"),
-        ("run/engines/small.sock", "engine of small"),
+        ("run/engines/small.sock", "engine:small"),
         ("citadel.db", "keys"),
     ],
 )
@@ -128,8 +151,11 @@ def test_a_damaged_database_is_found(run: Run, healthy: Machine) -> None:
 
 
 def test_a_failed_service_is_found(run: Run, healthy: Machine) -> None:
-    healthy.is_seen_as([RUNNING, FAILED])
-    assert verdicts(run)[1]["service small"] == ("failed", "citadel logs small, then citadel start small")
+    unit = "citadel-engine@small.service"
+    _Systemd.units[unit] = UnitState(unit, active_state="failed", status_text="failed: out of memory")
+    _, found = verdicts(run)
+    assert found["unit:small"] == ("failed", "citadel logs small, then citadel start small")
+    assert "engine:small" not in found, "it is told once"
 
 
 def test_a_gateway_with_tls_is_asked_by_https(run: Run, healthy: Machine, tmp_path: Path) -> None:
@@ -144,7 +170,9 @@ def test_a_gateway_with_tls_is_asked_by_https(run: Run, healthy: Machine, tmp_pa
     server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     healthy.configure(gateway={"port": server.server_port, "database": database, "tls": tls})
-    assert verdicts(run)[1]["gateway"] == ("ok", "")
+    _, found = verdicts(run)
+    assert [found[check] for check in ("gateway", "ready")] == [("ok", "")] * 2
+    assert "certificate" in found
     server.shutdown()
     server.server_close()
 
@@ -175,12 +203,27 @@ def test_people_get_a_table_and_what_to_do(run: Run, healthy: Machine) -> None:
     assert "  release: deploy the site again: --tags services" in output
 
 
-@pytest.mark.parametrize(("free_gib", "verdict"), [(100.0, "ok"), (3.0, "warning"), (0.5, "failed")])
-def test_disks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_gib: float, verdict: str) -> None:
-    usage = shutil.disk_usage(tmp_path)._replace(free=int(free_gib * 2**30))
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    settings = Settings.model_validate({"environment": "staging", "root": str(tmp_path)})
-    assert {finding.verdict for finding in checks.disks(settings)} == {verdict}
+def test_the_sites_own_checks_and_limits_are_looked_at(run: Run, healthy: Machine) -> None:
+    port, database = healthy.gateway_settings
+    own = {"name": "own", "kind": "tcp", "address": "127.0.0.1:1"}
+    health = {"disk": {"warn_free_gib": 1e9, "fail_free_gib": 0}, "checks": [own]}
+    healthy.configure(health=health, gateway={"port": port, "database": database})
+    code, found = verdicts(run)
+    assert code == 1
+    assert found["own"][0] == "failed"
+    assert {verdict for check, (verdict, _) in found.items() if check.startswith("disk")} == {"warning"}
+    healthy.configure(health={"checks": [own | {"depends_on": ["gateway"]}]}, gateway={"port": 1})
+    _, found = verdicts(run)
+    assert (found["gateway"][0], "own" in found) == ("failed", False)
+
+
+def test_what_was_recovered_in_vain_is_told(run: Run, healthy: Machine) -> None:
+    folder = healthy.folder / "run" / "health"
+    folder.mkdir()
+    recovery = {"action": "restart", "gave_up": True, "attempts_at": [1.0, 2.0]}
+    state = {"checks": [{"check": "gateway", "remedy": "citadel logs gateway", "recovery": recovery}]}
+    (healthy.folder / "run" / report.STATE_FILE).write_text(json.dumps(state))
+    assert verdicts(run)[1]["recovery of gateway"] == ("failed", "citadel logs gateway")
 
 
 def test_what_may_not_be_seen_is_unknown_and_what_breaks_stops_nothing() -> None:
@@ -201,4 +244,4 @@ def test_what_may_not_be_seen_is_unknown_and_what_breaks_stops_nothing() -> None
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may look at everything")
 def test_a_socket_of_others_is_unknown(run: Run, healthy: Machine) -> None:
     (healthy.folder / "run" / "engines").chmod(0)
-    assert verdicts(run)[1]["engine of small"][0] == "unknown"
+    assert verdicts(run)[1]["engine:small"][0] == "unknown"

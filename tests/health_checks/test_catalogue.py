@@ -32,6 +32,7 @@ def test_a_host_is_looked_at_without_any_setting() -> None:
     assert list(checks) == [
         "unit:gateway",
         "unit:phi",
+        "unit:health",
         "gateway",
         "ready",
         "engine:phi",

@@ -32,7 +32,7 @@ def doctor(as_json: JsonOption = False) -> None:
     Exit code 0 when nothing failed, 1 when something did, 2 when the configuration is wrong.
     """
     from citadel_llm.config import ConfigError, load  # noqa: PLC0415 - pydantic takes a while to load
-    from citadel_llm.health_checks.checks import checks_of  # noqa: PLC0415
+    from citadel_llm.health_checks.checks import doctor_checks  # noqa: PLC0415
 
     try:
         settings = load()
@@ -43,7 +43,7 @@ def doctor(as_json: JsonOption = False) -> None:
         findings = [
             Finding("configuration", "ok", f"{len(settings.models)} model(s), {settings.environment}")
         ]
-        findings += run_checks(checks_of(settings))
+        findings += run_checks(doctor_checks(settings))
     if as_json:
         print_json([finding.as_json() for finding in findings])
     else:

@@ -74,12 +74,10 @@ def checks_of(settings: Settings, systemd: Systemd) -> list[HealthCheck]:
 def built_in_checks(settings: Settings, systemd: Systemd) -> Iterator[HealthCheck]:
     """The checks that need no setting, as they come."""
     for service in services_of(settings):
-        if service.name != "health":
-            probe = probes.unit(systemd, service.unit, on_demand=service.on_demand)
-            options = CheckOptions(interval_seconds=10, timeout_seconds=10, failures=2)
-            yield HealthCheck(
-                f"unit:{service.name}", "process", probe, options, f"citadel logs {service.name}"
-            )
+        probe = probes.unit(systemd, service.unit, on_demand=service.on_demand)
+        options = CheckOptions(interval_seconds=10, timeout_seconds=10, failures=2)
+        remedy = f"citadel logs {service.name}, then citadel start {service.name}"
+        yield HealthCheck(f"unit:{service.name}", "process", probe, options, remedy)
     yield from _gateway(settings)
     for engine in settings.engines:
         yield HealthCheck(

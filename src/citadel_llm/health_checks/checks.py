@@ -1,40 +1,40 @@
-"""The checks of a Citadel host. Each looks at one thing, as its user would, and changes nothing."""
+"""What `citadel doctor` looks at. Each check looks at one thing, as its user would, and changes nothing.
 
+What the health service looks at all the time, it looks at once, with the same probes.
+"""
+
+import asyncio
 import datetime
-import http.client
-import json
-import shutil
-import socket
 import sqlite3
-import ssl
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from citadel_llm.config import Settings
-from citadel_llm.health_checks.health_checker import Check, Finding, Verdict, not_permitted
-from citadel_llm.services.service_manager import ManagerError, read_statuses, services_of
+from citadel_llm.config.health import Recovery
+from citadel_llm.health_checks import report
+from citadel_llm.health_checks.catalogue import CheckError, HealthCheck, checks_of
+from citadel_llm.health_checks.health_checker import Check, Finding, Verdict
+from citadel_llm.health_checks.monitor import Monitor
+from citadel_llm.health_checks.states import Event, State
+from citadel_llm.services.systemd import Systemd
 
 _TIMEOUT_SECONDS = 5.0
-_GIB = 1024**3
-# Below these the disk counts as nearly full: logs and a database still fit, another release does not.
-_WARN_FREE_GIB = 5.0
-_FAIL_FREE_GIB = 1.0
 # Time to decide what becomes of a feature flag before deploys refuse it.
 _WARN_FEATURE_DAYS = 14
+_VERDICTS: dict[str, Verdict] = {"ok": "ok", "warning": "warning", "failed": "failed", "skipped": "ok"}
 
 
-def checks_of(settings: Settings) -> list[tuple[str, Check]]:
+def doctor_checks(settings: Settings) -> list[tuple[str, Check]]:
     """All checks that make sense for these settings, in the order in which to read them."""
     return [
         ("features", lambda: features(settings)),
         ("release", lambda: release(settings.root)),
-        ("services", lambda: services(settings)),
         ("weights", lambda: weights(settings)),
-        ("engines", lambda: engines(settings)),
-        ("gateway", lambda: gateway(settings)),
         ("keys", lambda: key_database(settings.gateway.database)),
-        ("disk", lambda: disks(settings)),
+        ("health", lambda: health(settings)),
+        ("recoveries", lambda: recoveries(settings)),
     ]
 
 
@@ -66,24 +66,6 @@ def release(root: Path) -> Iterator[Finding]:
     yield Finding("release", "ok", target.name)
 
 
-def services(settings: Settings) -> Iterator[Finding]:
-    """Every service runs."""
-    try:
-        statuses = read_statuses(services_of(settings))
-    except ManagerError as error:
-        yield Finding("services", "unknown", str(error), "run this on the host itself")
-        return
-    for status in statuses:
-        name = f"service {status.name}"
-        if status.content:
-            yield Finding(name, "ok", status.says or status.state)
-        elif status.pending:
-            yield Finding(name, "warning", f"{status.state}: {status.says}", "wait, or see `citadel status`")
-        else:
-            remedy = f"citadel logs {status.name}, then citadel start {status.name}"
-            yield Finding(name, "failed", status.says or status.state, remedy)
-
-
 def weights(settings: Settings) -> Iterator[Finding]:
     """Every model's weights are in their folder."""
     for model in settings.models:
@@ -94,49 +76,25 @@ def weights(settings: Settings) -> Iterator[Finding]:
             yield Finding(name, "failed", f"not in {folder}", "deploy the site again: --tags models")
 
 
-def engines(settings: Settings) -> Iterator[Finding]:
-    """Every engine that is loaded answers on its socket."""
-    for engine in settings.engines:
-        name, path = f"engine of {engine.id}", engine.socket
-        if engine.model.on_demand and not path.exists():
-            yield Finding(name, "ok", "on demand, not loaded")
-            continue
-        try:
-            code, _ = _get(_UnixConnection(path), "/health")
-        except PermissionError as error:
-            yield not_permitted(name, error)
-        except OSError as error:
-            detail = f"{path} does not answer: {error.strerror or error}"
-            yield Finding(name, "failed", detail, f"citadel logs {engine.id}")
-        else:
-            ok = code == http.client.OK
-            remedy = "" if ok else f"citadel restart {engine.id}"
-            yield Finding(name, "ok" if ok else "failed", f"/health says {code}", remedy)
-
-
-def gateway(settings: Settings) -> Iterator[Finding]:
-    """The gateway answers on its port, and says of which models it can."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.gateway.address, settings.gateway.address)  # noqa: S104
-    port = settings.gateway.port
+def health(settings: Settings) -> list[Finding]:
+    """What the health service looks at, with the site's own checks, each once."""
     try:
-        connection = http.client.HTTPConnection(host, port, timeout=_TIMEOUT_SECONDS)
-        if settings.gateway.tls:
-            # Its certificate names the API, not this address: and it is the host itself that is asked.
-            context = ssl._create_unverified_context()  # noqa: S323
-            connection = http.client.HTTPSConnection(host, port, timeout=_TIMEOUT_SECONDS, context=context)
-        code, body = _get(connection, "/ready")
-    except (OSError, http.client.HTTPException) as error:
-        yield Finding("gateway", "failed", f"port {port} does not answer: {error}", "citadel logs gateway")
-        return
-    models = json.loads(body).get("models", []) if body else []
-    states = ", ".join(f"{model['model']} {model['state']}" for model in models) or "no models"
-    wanted = {model.name for model in settings.served_models if not model.on_demand}
-    up = {model["model"] for model in models if model["state"] == "up"}
-    if wanted <= up:
-        yield Finding("gateway", "ok", f"port {port}: {states}")
-    else:
-        verdict: Verdict = "warning" if code == http.client.OK else "failed"
-        yield Finding("gateway", verdict, f"port {port}, /ready says {code}: {states}", "citadel status")
+        return asyncio.run(_look_at_all(settings))
+    except CheckError as error:
+        return [
+            Finding(
+                "health", "failed", str(error), "put it right in config_health, and deploy: --tags config"
+            )
+        ]
+
+
+def recoveries(settings: Settings) -> Iterator[Finding]:
+    """Nothing was recovered in vain."""
+    for check in (report.read(settings.run_dir) or {"checks": []})["checks"]:
+        if check["recovery"]["gave_up"]:
+            done = check["recovery"]
+            detail = f"{done['action']} was tried {len(done['attempts_at'])} times in vain"
+            yield Finding(f"recovery of {check['check']}", "failed", detail, check["remedy"])
 
 
 def key_database(url: str) -> Iterator[Finding]:
@@ -164,52 +122,31 @@ def key_database(url: str) -> Iterator[Finding]:
         yield Finding("keys", "failed", f"{path}: {result}", "restore it from the last backup")
 
 
-def disks(settings: Settings) -> Iterator[Finding]:
-    """There is room on the disks that are written to."""
-    seen: set[int] = set()
-    for folder in (
-        settings.root,
-        settings.models_root,
-        Path("/var/lib"),
-        Path("/var/log"),
-        Path("/var/cache"),
-    ):
-        if not folder.is_dir() or (device := folder.stat().st_dev) in seen:
-            continue
-        seen.add(device)
-        free = shutil.disk_usage(folder).free / _GIB
-        detail = f"{free:.1f} GiB free"
-        if free < _FAIL_FREE_GIB:
-            yield Finding(
-                f"disk of {folder}", "failed", detail, "make room: nothing more can be written soon"
-            )
-        elif free < _WARN_FREE_GIB:
-            yield Finding(f"disk of {folder}", "warning", detail, "make room: old releases, logs, caches")
-        else:
-            yield Finding(f"disk of {folder}", "ok", detail)
+class _Nobody:
+    """Is told of events, and does nothing."""
+
+    async def handle(self, event: Event, check: HealthCheck, state: State) -> None:
+        """Do nothing."""
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("engine", timeout=_TIMEOUT_SECONDS)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        try:
-            self.sock.connect(str(self._path))
-        except OSError as error:
-            error.filename = str(self._path)
-            raise
-
-
-def _get(connection: http.client.HTTPConnection, path: str) -> tuple[int, bytes]:
+async def _look_at_all(settings: Settings) -> list[Finding]:
+    systemd, findings = Systemd(), []
+    monitor = Monitor(checks_of(settings, systemd), _Nobody())
     try:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        return response.status, response.read()
+        for check in monitor.checks:
+            at_once = {"failures": 1, "successes": 1, "recovery": Recovery(action="none")}
+            state = await monitor.once(replace(check, options=check.options.model_copy(update=at_once)))
+            # What rests on something that is not well is told of there.
+            if monitor.held_back(check) is None:
+                findings.append(_finding(check, state))
     finally:
-        connection.close()
+        await systemd.__aexit__(None, None, None)
+    return findings
+
+
+def _finding(check: HealthCheck, state: State) -> Finding:
+    if state.status not in _VERDICTS:
+        return Finding(check.name, "unknown", state.detail, "run this as root, on the host itself")
+    verdict = _VERDICTS[state.status]
+    remedy = check.remedy if verdict != "ok" else ""
+    return Finding(check.name, verdict, state.detail, remedy)

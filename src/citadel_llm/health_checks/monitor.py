@@ -57,7 +57,7 @@ class Monitor:
     async def once(self, check: HealthCheck) -> State:
         """Look at one thing, note what was seen, and have done what follows."""
         began = time.monotonic()
-        reading = self._held_back(check)
+        reading = self.held_back(check)
         if reading is None:
             reading = await look(check.name, check.probe, check.options.timeout_seconds)
             self.seconds[check.name] = time.monotonic() - began
@@ -76,8 +76,8 @@ class Monitor:
             await self.once(check)
             await asyncio.sleep(check.options.interval_seconds)
 
-    def _held_back(self, check: HealthCheck) -> Reading | None:
-        """Why a check is not made: something that it rests on is not well."""
+    def held_back(self, check: HealthCheck) -> Reading | None:
+        """Why a check is not made: something that it rests on is not well; none when it is."""
         for name in check.options.depends_on:
             state = self.states.get(name)
             if state is not None and not state.stands:

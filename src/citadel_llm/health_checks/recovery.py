@@ -88,7 +88,7 @@ def describe(event: Event, check: HealthCheck, state: State) -> dict[str, object
         "status": state.status,
         "detail": state.detail,
         "action": recovery.action,
-        "service": recovery.service,
+        "target": recovery.service,
         "attempts_left": attempts_left(recovery, state, state.looked),
         "remedy": check.remedy,
     }

@@ -60,8 +60,8 @@ class HealthService(BaseService):
         await self._systemd.__aexit__(None, None, None)
 
     def checks(self) -> list[HealthCheck]:
-        """The checks; a service with functions of its own adds them here."""
-        return checks_of(self.settings, self._systemd)
+        """The checks, but for that of this very service."""
+        return [check for check in checks_of(self.settings, self._systemd) if check.name != "unit:health"]
 
     def _new_monitor(self, known: dict[str, State]) -> Monitor:
         try:
