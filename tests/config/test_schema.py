@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,32 @@ MODEL = "models: [{name: a, source: {kind: folder, path: /x}, %s}]"
             "gateway: {limits: {store_password: {credential: limits-password}}}",
             "gateway.limits.store_password",
             "name the store in limits.store",
+        ),
+        (
+            "gateway: {limits: {store: 'redis://10.0.0.1/0?password=hunter2'}}",
+            "gateway.limits.store",
+            "must hold no password",
+        ),
+        (
+            "gateway: {tracing: {endpoint: 'http://u:p@10.0.0.1/v1'}}",
+            "gateway.tracing.endpoint",
+            "must match",
+        ),
+        (
+            "gateway: {drain_timeout_seconds: .inf}",
+            "gateway.drain_timeout_seconds",
+            "must be a finite number",
+        ),
+        ("models_root: models", "models_root", "must be an absolute path such as /srv/models, not 'models'"),
+        (
+            "models: [{name: a, source: {kind: hub, repository: a/b, revision: ''}}]",
+            "models[0].source.revision",
+            "must have at least 1 character",
+        ),
+        (
+            MODEL % "engine: {extra_args: [--hf-token, x]}",
+            "models[0].engine.extra_args",
+            "must not hold --hf-token",
         ),
         ("gateway: {workers: 0}", "gateway.workers", "must be greater than or equal to 1"),
         ("gateway: {workers: 2}", "gateway.workers", "valkey_state: present sets one up"),
@@ -241,6 +268,20 @@ def test_every_setting_says_what_it_is() -> None:
         for key, field in group.get("properties", {}).items():
             if key != "kind":
                 assert field.get("description"), f"{name}.{key} has no description"
+
+
+def test_every_time_and_every_size_says_its_unit() -> None:
+    times = re.compile(r"timeout|interval|wait|delay|pause|period|patience|stay|retry|_age")
+    sizes = re.compile(r"memory|body|spool|cache|_free|available|asleep|awake|weight_")
+    units = re.compile(r"_(seconds|days|bytes|gib|share|utilization|inodes|percent)$")
+    schema = Settings.model_json_schema()
+    for name, group in {"Settings": schema, **schema["$defs"]}.items():
+        for key, field in group.get("properties", {}).items():
+            numbers = [
+                each for each in field.get("anyOf", [field]) if each.get("type") in {"integer", "number"}
+            ]
+            if numbers and (times.search(key) or sizes.search(key)):
+                assert units.search(key) or "unit" in numbers[0], f"{name}.{key}"
 
 
 def test_the_reference_in_the_docs_is_of_this_schema() -> None:

@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 from pydantic import Field, field_validator, model_validator
 
 from citadel_llm.config.parts import (
+    HostPath,
     MisfitError,
     ModelName,
     Network,
@@ -50,7 +51,7 @@ class Limits(Part):
         parts = urlsplit(value)
         if parts.scheme not in ("valkey", "valkeys", "redis", "rediss") or not parts.hostname:
             raise ValueError("must be a URL such as valkey://10.0.0.5:6379/0 (valkeys:// with TLS)")
-        if parts.password is not None:
+        if parts.password is not None or "password" in parse_qs(parts.query):
             raise ValueError("must hold no password: take it out of the URL and name it in store_password")
         return value
 
@@ -65,7 +66,7 @@ class Limits(Part):
 class Accounting(Part):
     """How the use of models is noted: first in files on this host (the spool), from there in the database."""
 
-    spool_dir: Path = Path("/var/lib/citadel/gateway/spool")
+    spool_dir: HostPath = Path("/var/lib/citadel/gateway/spool")
     """Folder of the spool."""
     spool_max_bytes: Annotated[int, Field(ge=1 << 20)] = 1 << 30
     """How large the spool may grow while the database is away."""
@@ -132,7 +133,7 @@ class Peer(Part):
     """Name of the node."""
     url: Annotated[str, Field(pattern=r"^https?://[^/?#@]+$")]
     """Where its gateway listens, such as http://10.0.0.12:8000."""
-    ca_file: Path | None = None
+    ca_file: HostPath | None = None
     """Certificates of the authorities that may vouch for it, in PEM; the system's when absent."""
     models: tuple[ModelName, ...] = ()
     """The models that it serves."""
@@ -148,7 +149,7 @@ class Cors(Part):
 class Tls(Part):
     """The certificate with which the gateway speaks TLS itself."""
 
-    certificate: Path
+    certificate: HostPath
     """The certificate and those that it rests on, in PEM."""
     key: SecretReference
     """Its private key, in PEM."""
@@ -157,7 +158,7 @@ class Tls(Part):
 class Tracing(Part):
     """OpenTelemetry traces."""
 
-    endpoint: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = None
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^\s/?#@]+(/\S*)?$")] | None = None
     """Where spans go (OTLP over HTTP), such as http://10.0.0.5:4318/v1/traces; when absent, none do."""
     share: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of the requests that are traced which do not say so themselves."""
@@ -177,7 +178,7 @@ class Gateway(Part):
     """SQLAlchemy URL of the database that holds keys and usage; without a password."""
     database_password: SecretReference | None = None
     """Where the database's password is to be found, when it needs one."""
-    state_dir: Path = Path("/var/lib/citadel/gateway")
+    state_dir: HostPath = Path("/var/lib/citadel/gateway")
     """Folder for what the gateway keeps on this host: a signed copy of the keys' hashes, with which it can
     start while the database is away."""
     keys_refresh_seconds: Seconds = 2.0

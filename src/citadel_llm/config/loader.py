@@ -1,6 +1,7 @@
 """From the merged layers to checked settings, with errors that name the file, the key, and what would do."""
 
 import difflib
+import re
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,7 +65,7 @@ def _explain(details: ErrorDetails, path: KeyPath) -> tuple[str, str]:
         return f"must be one of {context['expected_tags']}, not {context['tag']!r}", ""
     if details["type"] == "string_pattern_mismatch":
         return f"must match {context['pattern']}, not {found}", ""
-    message = details["msg"].replace("Input should", "must", 1)
+    message = re.sub(r"^\w+ should", "must", details["msg"])
     return f"{message[0].lower()}{message[1:]}, not {found}", ""
 
 

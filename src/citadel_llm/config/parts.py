@@ -5,11 +5,24 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, json_schema_extra={"unit": "seconds"})]
+WholeSeconds = Annotated[int, Field(ge=1, json_schema_extra={"unit": "seconds"})]
+Tokens = Annotated[int, Field(ge=1, json_schema_extra={"unit": "tokens"})]
+Word = Annotated[str, Field(min_length=1)]
+
+
+def _is_absolute(value: Path) -> Path:
+    if not value.is_absolute():
+        message = f"must be an absolute path such as /srv/models, not {str(value)!r}"
+        raise ValueError(message)
+    return value
+
+
+HostPath = Annotated[Path, AfterValidator(_is_absolute), Field(json_schema_extra={"pattern": "^/"})]
 
 
 def _read_network(value: object) -> object:
@@ -35,7 +48,13 @@ class MisfitError(ValueError):
 class Part(BaseModel):
     """A group of settings: it cannot be changed, and refuses keys that it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+    )
 
 
 # Where systemd takes the gateway's credentials from. The gateway may read them there, too: for its commands,
@@ -46,9 +65,9 @@ _CREDENTIALS = "/etc/citadel/credentials"
 class SecretReference(Part):
     """Where a secret is to be found: a systemd credential of the service, or a file."""
 
-    credential: str | None = None
+    credential: Word | None = None
     """Name of a systemd credential (`LoadCredential=` in the service's unit)."""
-    file: Path | None = None
+    file: HostPath | None = None
     """Path of a file that holds the secret and nothing else."""
 
     @model_validator(mode="after")

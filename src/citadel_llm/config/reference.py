@@ -52,7 +52,8 @@ def _type(field: dict[str, Any]) -> str:
             # Where the keys must match a pattern, the values' type stands under it.
             values = [*field.get("patternProperties", {}).values(), field.get("additionalProperties")]
             return f"mapping to {_type(values[0])}"
-    return _WORDS.get(field.get("format", ""), _WORDS[field["type"]]) + _limits(field)
+    unit = f" of {field['unit']}" if "unit" in field else ""
+    return _WORDS.get(field.get("format", ""), _WORDS[field["type"]]) + unit + _limits(field)
 
 
 def _link(name: str) -> str:

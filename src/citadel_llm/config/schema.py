@@ -13,7 +13,16 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 from citadel_llm.config.features import Feature, FeatureName
 from citadel_llm.config.gateway import Gateway
 from citadel_llm.config.health import Health
-from citadel_llm.config.parts import MisfitError, ModelName, Part, Seconds
+from citadel_llm.config.parts import (
+    HostPath,
+    MisfitError,
+    ModelName,
+    Part,
+    Seconds,
+    Tokens,
+    WholeSeconds,
+    Word,
+)
 from citadel_llm.config.residency import OnDemandBudget, OnDevice, Residency
 
 # struct sockaddr_un holds 108 bytes, the closing zero among them.
@@ -34,6 +43,7 @@ _REFUSED_ARGUMENTS = {
     "--enable-log-requests": _LOGS_PROMPTS,
     "--enforce-eager": _CITADEL_SETS_IT,
     "--gpu-memory-utilization": "the plan sets it; see kv_cache_gib, and placement.gpu_memory_share",
+    "--hf-token": "a secret would show in the list of processes; the weights are fetched by the role models",
     "--host": "engines listen on their socket only",
     "--kv-cache-memory-bytes": "use kv_cache_gib",
     "--kv-cache-dtype": "use kv_cache_dtype",
@@ -68,9 +78,9 @@ class EngineDefaults(Part):
 
     build: Literal["cuda", "cpu"] = "cuda"
     """The build of vLLM that is installed."""
-    python: Path = Path("/opt/citadel/envs/engine/bin/python")
+    python: HostPath = Path("/opt/citadel/envs/engine/bin/python")
     """The interpreter of the engine's environment."""
-    cache_dir: Path = Path("/var/cache/citadel/engine")
+    cache_dir: HostPath = Path("/var/cache/citadel/engine")
     """Folder of the engines' caches (compiled kernels, for instance), kept across restarts."""
 
 
@@ -78,11 +88,11 @@ class PackageSource(Part):
     """Weights that a Python package carries."""
 
     kind: Literal["package"]
-    package: str
+    package: Word
     """Name of the package."""
-    version: str
+    version: Word
     """Exact version of the package."""
-    path: str
+    path: Word
     """The weights' path inside the package; a .gguf file is converted."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """Checksum of that file."""
@@ -92,7 +102,7 @@ class FolderSource(Part):
     """Weights in a folder of the host."""
 
     kind: Literal["folder"]
-    path: Path
+    path: HostPath
     """The folder, in Hugging Face's layout."""
 
 
@@ -102,16 +112,16 @@ class HubSource(Part):
     kind: Literal["hub"]
     repository: Annotated[str, Field(pattern=r"^[^/\s]+/[^/\s]+$")]
     """The repository, `organisation/name`."""
-    revision: str
+    revision: Word
     """A commit, a tag or a branch; a commit is the only one that cannot move."""
 
 
 class EngineOptions(Part):
     """How one model's engine runs. What is absent, the plan decides."""
 
-    max_model_len: Annotated[int, Field(ge=1)] | None = None
+    max_model_len: Tokens | None = None
     """Longest context in tokens. When absent, the longest that the model was made for and that fits."""
-    min_model_len: Annotated[int, Field(ge=1)] = 4096
+    min_model_len: Tokens = 4096
     """Longest context that must fit in any case, in tokens, when max_model_len is absent."""
     concurrent_requests: Annotated[int, Field(ge=1)] = 1
     """How many requests of the longest context the KV cache must hold at once."""
@@ -130,15 +140,19 @@ class EngineOptions(Part):
     """KV cache on each of its GPUs in GiB; when absent, the plan gives it what is left."""
     kv_cache_dtype: Literal["auto", "fp8"] = "auto"
     """Number type of the KV cache; fp8 halves it."""
-    quantization: str | None = None
+    quantization: Word | None = None
     """Quantization method; what the model's own configuration says when absent."""
     enforce_eager: bool = False
     """Run without compiling: starts sooner, answers slower."""
     extra_args: tuple[str, ...] = ()
     """More arguments for vLLM's API server."""
+    acceptance: bool = True
+    """Before clients are let in, a few fixed questions must give what they gave when the model was accepted."""
+    acceptance_tolerance: Annotated[float, Field(gt=0)] = 0.1
+    """By how much the log-probabilities of its tokens may differ from those on average, in nats."""
     start_timeout: Seconds = 900.0
     """Seconds from start to the first answer."""
-    drain_timeout: Annotated[int, Field(ge=1)] = 60
+    drain_timeout: WholeSeconds = 60
     """Seconds that requests in flight may take to finish when the engine stops."""
     stall_timeout: Seconds = 120.0
     """Seconds without any progress, with requests in hand, after which the engine counts as hung."""
@@ -187,7 +201,7 @@ class EnginePlan(Part):
     """Into how many GPUs each layer is split."""
     pipeline_parallel_size: Annotated[int, Field(ge=1)] = 1
     """Over how many GPUs the layers are laid out in sequence."""
-    max_model_len: Annotated[int, Field(ge=1)]
+    max_model_len: Tokens
     """Longest context in tokens."""
     kv_cache_bytes: Annotated[int, Field(ge=0)]
     """KV cache on each device, in bytes."""
@@ -310,11 +324,11 @@ class Settings(Part):
 
     environment: Literal["development", "staging", "production"]
     """The kind of site; names the file under environments/ that is read."""
-    root: Path = Path("/opt/citadel")
+    root: HostPath = Path("/opt/citadel")
     """Where Citadel is installed."""
-    models_root: Path = Path("/mnt/nvme0n1/models")
+    models_root: HostPath = Path("/mnt/nvme0n1/models")
     """Where the models' weights are; a folder for each model."""
-    run_dir: Path = Path("/run/citadel")
+    run_dir: HostPath = Path("/run/citadel")
     """Sockets and locks; emptied at boot."""
     logging: Logging = Logging()
     """The services' log."""
