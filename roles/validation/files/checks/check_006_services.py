@@ -43,6 +43,9 @@ def check_metrics(host: Host, site: Site, evidence: Evidence) -> None:
 
 @pytest.mark.item("006", "Health check utilities implemented")
 def check_health(host: Host, site: Site, evidence: Evidence, not_proven: NotProven) -> None:
+    state = json.loads(said(host, "cat /run/citadel/health/state.json"))
+    assert state["running"], "the health checks' service does not run"
+    evidence(f"the health checks look at {len(state['checks'])} things all the time")
     findings = doctor(host, site.user)
     if not site.resident_models:
         not_proven(f"`citadel doctor` looks at {len(findings)} things; no model is resident")

@@ -85,6 +85,9 @@ def check_health(host: Host, site: Site, evidence: Evidence) -> None:
     names = {series["metric"]["name"] for series in active}
     assert set(site.services) - {"citadel.target"} <= names
     evidence(f"the states of {len(names)} units are metrics")
+    checks = query(host, site, "citadel_health_check_failed")
+    assert checks, "Prometheus has nothing of the health checks"
+    evidence(f"what {len(checks)} health checks find are metrics")
 
 
 @pytest.mark.item("009", "Monitoring and logging validated")
