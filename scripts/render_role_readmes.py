@@ -16,6 +16,9 @@ from typing import Any
 
 import yaml
 
+from citadel_llm.config.inventory import GROUPS, VARIABLES
+from citadel_llm.config.reference import group_at
+
 BEGIN = "<!-- variables: written by scripts/render_role_readmes.py from meta/argument_specs.yml -->"
 END = "<!-- end of variables -->"
 ROLES = Path(__file__).resolve().parent.parent / "roles"
@@ -55,10 +58,17 @@ def rows(options: dict[str, Spec], prefix: str = "") -> Iterator[str]:
             if "choices" in option
             else ""
         )
-        text = markdown(option["description"]) + choices
+        text = markdown(option["description"]) + choices + settings_of(prefix + name)
         yield f"| `{prefix}{name}` | {kind} | {show_default(option)} | {text} |"
         if "options" in option:
             yield from rows(option["options"], f"{prefix}{name}{'[]' if kind.startswith('list') else ''}.")
+
+
+def settings_of(variable: str) -> str:
+    """Return a link to the settings that a variable holds, where it does: they are described there alone."""
+    paths = [path for path, name in {**VARIABLES, **GROUPS}.items() if name == variable]
+    group = group_at(paths[0]) if paths else {"config_environments": "Settings"}.get(variable)
+    return f" Its settings: [{group}](../../docs/configuration.md#{group.lower()})." if group else ""
 
 
 def tables(spec: Spec) -> str:

@@ -121,25 +121,33 @@ def _show_differences(found: "list[Difference]") -> None:
 
 class _Format(StrEnum):
     json = "json"
+    inventory = "inventory"
     markdown = "markdown"
 
 
 @app.command(
-    epilog=examples("citadel config schema > citadel.schema.json", "citadel config schema --format markdown")
+    epilog=examples(
+        "citadel config schema > layer.schema.json",
+        "citadel config schema --format inventory > inventory.schema.json",
+        "citadel config schema --format markdown",
+    )
 )
 def schema(
     form: Annotated[
-        _Format, typer.Option("--format", help="JSON Schema for editors, or Markdown for people.")
+        _Format,
+        typer.Option(
+            "--format", help="JSON Schema for editors, of the layers or of an inventory; Markdown for people."
+        ),
     ] = (_Format.json),
 ) -> None:
     """Describe all settings: their types, defaults and meanings."""
-    from citadel_llm.config import Settings  # noqa: PLC0415
+    from citadel_llm.config import json_schema  # noqa: PLC0415 - takes a while to load
     from citadel_llm.config.reference import markdown  # noqa: PLC0415
 
     if form is _Format.markdown:
         typer.echo(markdown())
     else:
-        print_json(Settings.model_json_schema())
+        print_json(json_schema.of_layers() if form is _Format.json else json_schema.of_inventory())
 
 
 def _read(directory: Path | None, environ: dict[str, str] | None = None) -> tuple["Layers", "Settings"]:

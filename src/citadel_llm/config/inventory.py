@@ -16,6 +16,16 @@ VARIABLES = {
     "root": "citadel_root",
 }
 
+# Which variable holds what a group of settings is to be, beside what other variables say of it.
+GROUPS = {
+    "engine": "config_engine",
+    "features": "config_features",
+    "gateway": "config_gateway",
+    "health": "config_health",
+    "logging": "config_logging",
+    "residency": "config_residency",
+}
+
 _ENTRY = re.compile(r"(?<![\w.])models\[")
 
 

@@ -1,8 +1,10 @@
 """The settings' reference for people, written from the schema."""
 
 import json
+import re
 from typing import Any
 
+from citadel_llm.config.inventory import GROUPS, VARIABLES
 from citadel_llm.config.schema import Settings
 
 _WORDS = {
@@ -18,7 +20,22 @@ def markdown() -> str:
     """One table for each group of settings, in Markdown."""
     schema = Settings.model_json_schema()
     groups = {"Settings": schema, **schema["$defs"]}
+    for path, variable in {**VARIABLES, **GROUPS}.items():
+        parent, _, key = path.rpartition(".")
+        field = groups[group_at(parent) or "Settings"]["properties"][key]
+        field["description"] += f" In the inventory: `{variable}`."
     return "\n\n".join(_group(name, group) for name, group in groups.items() if "properties" in group)
+
+
+def group_at(path: str) -> str | None:
+    """The name of the group of settings that stands at a dotted path, one or many; none where none does."""
+    schema = Settings.model_json_schema()
+    name = None
+    for key in path.split(".") if path else ():
+        group = schema["$defs"][name] if name else schema
+        refs = re.findall(r"#/\$defs/(\w+)", json.dumps(group["properties"][key]))
+        name = refs[0] if len(set(refs)) == 1 else None
+    return name
 
 
 def _group(name: str, group: dict[str, Any]) -> str:
