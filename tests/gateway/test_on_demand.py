@@ -153,6 +153,10 @@ def test_a_request_for_a_model_that_is_not_loaded_waits_and_is_answered(host: Ho
     # Nobody waits the next time.
     hosted.ask()
     assert hosted.units.log == [("start", CHAT)]
+    page = hosted.site.http.get("/metrics").text
+    assert f'citadel_gateway_model_state{{model="{CHAT}",state="awake"}} 1.0' in page
+    assert f'citadel_gateway_model_state{{model="{EMBED}",state="cold"}} 1.0' in page
+    assert f'citadel_gateway_model_loads_total{{model="{CHAT}"}} 1.0' in page
 
 
 def test_the_other_model_gets_its_place_when_nobody_wants_the_first(host: Host) -> None:

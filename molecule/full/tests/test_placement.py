@@ -1,11 +1,10 @@
-"""What the plan said beside what the real engine took; and a model that runs only when somebody starts it."""
+"""What the plan said beside what the real engine took; and a model that runs when somebody asks for it."""
 
 import json
 import math
 from collections.abc import Iterator
 from typing import Any
 
-import openai
 import pytest
 from deployed import EMBEDDING_MODEL, MODEL, PROJECT
 from openai import OpenAI
@@ -23,10 +22,12 @@ CPU_BLOCK = 128
 BYTES_A_TOKEN = 2 * 30 * 3 * 64 * 2
 
 
-def citadel(host: Host, command: str) -> str:
+def citadel(host: Host, command: str, *, fails: bool = False) -> str:
     """What a command says to the operator, who is not root."""
     with host.sudo():
-        return str(host.check_output(f"runuser --login citadel --command 'citadel {command}'"))
+        done = host.run(f"runuser --login citadel --command 'citadel {command}'")
+    assert (done.rc != 0) == fails, done.stdout + done.stderr
+    return str(done.stderr if fails else done.stdout).strip()
 
 
 @pytest.fixture(scope="module")
@@ -100,28 +101,19 @@ def test_what_published_models_are_held_to_is_as_recorded(host: Host, published:
     assert right == all_of_them >= 20
 
 
-@pytest.fixture
-def awake(host: Host) -> Iterator[None]:
-    """The embedding model, started by its operator, and stopped afterwards."""
-    citadel(host, f"start {EMBEDDING_MODEL}")
-    yield
-    citadel(host, f"stop {EMBEDDING_MODEL}")
+def models_on_demand(host: Host) -> dict[str, dict[str, Any]]:
+    return {row["model"]: row for row in json.loads(citadel(host, "models --json"))}
 
 
-def test_a_model_that_rests_is_no_fault_and_says_so(host: Host, client: OpenAI) -> None:
+def test_a_model_on_demand_is_brought_up_by_the_first_request_for_it(host: Host, client: OpenAI) -> None:
     rows = {row["name"]: row for row in json.loads(citadel(host, "status --json"))}
     assert rows[EMBEDDING_MODEL]["state"] == "stopped"
-    assert rows[EMBEDDING_MODEL]["says"] == f"on demand: citadel start {EMBEDDING_MODEL}"
-    with pytest.raises(openai.InternalServerError) as refused:
-        client.embeddings.create(model=EMBEDDING_MODEL, input="Hello")
-    assert refused.value.status_code == 503
-    assert "not loaded just now" in refused.value.message
-
-
-@pytest.mark.usefixtures("awake")
-def test_an_embedding_model_answers_once_it_is_started(client: OpenAI) -> None:
+    assert rows["manager"]["state"] == "running"
+    assert models_on_demand(host)[EMBEDDING_MODEL]["state"] == "cold"
+    assert {model.id: model.to_dict()["state"] for model in client.models.list()}[EMBEDDING_MODEL] == "asleep"
     sentences = ["A cat sits on the mat.", "A kitten rests on a rug.", "The stock market fell sharply today."]
-    answer = client.embeddings.create(model=EMBEDDING_MODEL, input=sentences, encoding_format="float")
+    patient = client.with_options(timeout=300)
+    answer = patient.embeddings.create(model=EMBEDDING_MODEL, input=sentences, encoding_format="float")
     cat, kitten, market = (item.embedding for item in answer.data)
     assert len(cat) == 384
 
@@ -130,3 +122,18 @@ def test_an_embedding_model_answers_once_it_is_started(client: OpenAI) -> None:
         return product / math.hypot(*one) / math.hypot(*other)
 
     assert cosine(cat, kitten) > cosine(cat, market) + 0.2
+    row = models_on_demand(host)[EMBEDDING_MODEL]
+    assert (row["state"], row["brought_up"]) == ("awake", 1)
+
+
+def test_the_operator_sends_it_away_and_is_told_what_cannot_be(host: Host) -> None:
+    """By the manager, over its socket, with the operator's own rights."""
+    said = citadel(host, f"models load {EMBEDDING_MODEL}")
+    assert said.startswith(f"{EMBEDDING_MODEL}: awake, after ")
+    citadel(host, f"models pin {EMBEDDING_MODEL}")
+    refused = citadel(host, f"models unload {EMBEDDING_MODEL}", fails=True)
+    assert f"citadel models unpin {EMBEDDING_MODEL}" in refused
+    citadel(host, f"models unpin {EMBEDDING_MODEL}")
+    citadel(host, f"models unload {EMBEDDING_MODEL}")
+    assert models_on_demand(host)[EMBEDDING_MODEL]["state"] == "cold"
+    assert MODEL in citadel(host, f"models load {MODEL}", fails=True)

@@ -13,7 +13,7 @@ To close a model the manager says so in a notice and waits until each gateway ha
 nothing of the model in hand any more. So nobody is asked anything for a request on its way, and none is cut.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -26,6 +26,8 @@ STATE = "manager/state.json"
 
 State = Literal["cold", "asleep", "waking", "awake", "leaving", "failed"]
 """Where a model is; failed: it did not come up, and is tried again when its time has come."""
+STATES: tuple[State, ...] = get_args(State)
+"""All of them."""
 
 
 class Asked(msgspec.Struct, frozen=True, omit_defaults=True):

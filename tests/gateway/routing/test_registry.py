@@ -229,6 +229,6 @@ async def test_every_metric_of_the_routing_is_there_with_bounded_labels_and_in_t
     assert value("engine_up", model=MODEL) == 1
     page = Path(__file__).parents[3] / "docs" / "routing.md"
     added = {family.name for family in metrics.registry.collect()} - known
-    assert len(added) == 8
+    assert len(added) == 10
     missing = {name for name in added if name not in page.read_text()}
     assert not missing

@@ -10,13 +10,15 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from citadel_llm.residency.messages import STATES
+
 if TYPE_CHECKING:
     from citadel_llm.gateway.routing.engine import Engine
     from citadel_llm.gateway.routing.retries import RetryBudget
     from citadel_llm.gateway.routing.served import ServedModel
 
-_WAIT_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60)
-_CONDITIONS = ("up", "unknown", "down", "ejected", "suspect", "stalled")
+_WAIT_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300)
+_CONDITIONS = ("up", "unknown", "down", "ejected", "suspect", "stalled", "asleep")
 
 
 class QueueMetrics:
@@ -83,6 +85,7 @@ class RoutingMetrics(Collector):
         for model in self._models():
             length.add_metric([model.name], model.waiting)
         yield length
+        yield from self._on_demand()
         retries = CounterMetricFamily(
             "citadel_gateway_retries",
             "Requests that failed before their answer began: sent again, or refused by the retry budget.",
@@ -92,6 +95,22 @@ class RoutingMetrics(Collector):
             retries.add_metric(["sent"], self._retries.allowed)
             retries.add_metric(["refused"], self._retries.refused)
         yield retries
+
+    def _on_demand(self) -> Iterator[Metric]:
+        state = GaugeMetricFamily(
+            "citadel_gateway_model_state",
+            "1 for the state that the manager says the model on demand is in.",
+            labels=["model", "state"],
+        )
+        loads = CounterMetricFamily(
+            "citadel_gateway_model_loads", "Times that the model on demand was brought up.", labels=["model"]
+        )
+        for model in self._models():
+            if model.residence is not None:
+                for each in STATES:
+                    state.add_metric([model.name, each], model.residence.state == each)
+                loads.add_metric([model.name], model.residence.loads)
+        yield from (state, loads)
 
     def _of_engines(self) -> Iterator[Metric]:
         names = ["model", "engine"]

@@ -250,7 +250,7 @@ class EngineRegistry:
         model.pump()
 
     def _show_state(self, model: ServedModel) -> None:
-        self._metrics.engine_up.labels(model.name).set(model.state == "up")
+        self._metrics.engine_up.labels(model.name).set(model.shown_state == "up")
 
 
 def node_name(settings: Settings) -> str:

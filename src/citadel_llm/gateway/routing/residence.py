@@ -54,6 +54,7 @@ class Residence:
         open: Whether requests may be given to its engine.
         reason: Why it did not come up.
         asked: Requests for it so far.
+        loads: How often it was brought up.
     """
 
     def __init__(self, wait_seconds: float, clock: Callable[[], float], *, sleeps: bool = False) -> None:
@@ -61,6 +62,7 @@ class Residence:
         self.open = False
         self.reason = ""
         self.asked = 0
+        self.loads = 0
         self.wait_seconds = wait_seconds
         self._sleeps = sleeps
         self._clock = clock
@@ -74,6 +76,8 @@ class Residence:
         now = self._clock()
         if told.open and not self.open:
             self._opened_at = now
+            # One that was closed and is open again had not gone, and one that was awake all along is not new.
+            self.loads += self.state in {"cold", "asleep", "waking", "failed"}
         self.state, self.open, self.reason = told.state, told.open, told.reason
         self._ready_at = now + (told.ready_in or 0.0)
         self._lost_at = None
