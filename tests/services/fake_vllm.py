@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 from aiohttp import web
 
@@ -41,8 +42,17 @@ class Fake:
 
     async def complete(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
+        if self.options.fake == "slow-answer":
+            await asyncio.sleep(0.3)
         if self.options.fake == "no-answer":
             return web.json_response({"error": {"message": "EngineCore encountered an issue"}}, status=500)
+        logprob = -1.5 + how_far_off()
+        if "prompt_logprobs" in body:
+            told = [None, *({str(number): {"logprob": logprob}} for number in range(20))]
+            return web.json_response({"choices": [{"prompt_logprobs": told}]})
+        if "allowed_token_ids" in body:
+            told_of = {"token_logprobs": [logprob] * int(body["max_tokens"])}
+            return web.json_response({"choices": [{"logprobs": told_of}]})
         if not body.get("stream"):
             self.tokens += 1
             return web.json_response({"choices": [{"text": " Paris"}], "model": body["model"]})
@@ -60,8 +70,8 @@ class Fake:
         return response
 
     async def embed(self, request: web.Request) -> web.Response:
-        await request.json()
-        return web.json_response({"data": [{"embedding": [0.0]}]})
+        texts = (await request.json())["input"]
+        return web.json_response({"data": [{"embedding": [0.5, 1.0]}] * len(texts)})
 
     async def serve(self) -> None:
         application = web.Application()
@@ -81,6 +91,12 @@ class Fake:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.ending.set)
         await self.ending.wait()
         await runner.cleanup()
+
+
+def how_far_off() -> float:
+    """By how much its log-probabilities are off: what a test has written there."""
+    off = Path(os.environ["HOME"], "off")
+    return float(off.read_text()) if off.exists() else 0.0
 
 
 def say(text: str) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 import yaml
 
 from citadel_llm.placement.calibration import Measurement
+from citadel_llm.services.engine import accepted
 from citadel_llm.services.engine.start_lock import lock_files, start_lock
 
 from .notify_socket import NotifySocket
@@ -162,6 +164,60 @@ async def test_an_engine_runs_where_nothing_can_be_kept(host: Host) -> None:
     process.terminate()
     lines = await asyncio.to_thread(log_of, process)
     assert any("could not be written down" in line["event"] for line in lines)
+
+
+def test_an_engine_that_answers_otherwise_than_when_it_was_accepted_is_not_let_near_clients(
+    host: Host, tmp_path: Path
+) -> None:
+    host.add()
+    state, off = tmp_path / "state", tmp_path / "cache/m/off"
+    state.mkdir()
+    off.parent.mkdir(parents=True)
+
+    def start() -> tuple[int, list[dict[str, Any]]]:
+        """Run it until it is ready, then stop it; or until it ends by itself."""
+        process = host.run(STATE_DIRECTORY=str(state))
+        if not off.exists() or float(off.read_text()) < 1:
+            host.notify.wait_for("READY", "1", 20)
+            process.terminate()
+        return process.wait(20), log_of(process)
+
+    def told(lines: list[dict[str, Any]], word: str) -> Any:
+        return next(line[word] for line in lines if word in line)
+
+    code, lines = start()
+    assert (code, told(lines, "why")) == (0, "nothing was accepted before")
+    assert (state / "accepted.json").stat().st_mode & 0o777 == 0o644
+    off.write_text("-0.01")
+    assert told(start()[1], "apart").startswith("its log-probabilities differ by 0.01 on average")
+    off.write_text("3")
+    code, lines = start()
+    # 2: systemd does not start it again.
+    assert code == 2
+    assert "does not answer as it did when it was accepted" in lines[-1]["reason"]
+    assert "differ by 3 on average" in lines[-1]["reason"]
+    assert "citadel models accept m" in lines[-1]["reason"]
+    # Other weights are another model, whatever they say; and so are those that were said to be right.
+    (tmp_path / "models/m/model.safetensors").write_text("others")
+    off.write_text("0.9")
+    assert told(start()[1], "why") == "changed: weights"
+    off.write_text("0")
+    assert accepted.forget(state)
+    assert told(start()[1], "why") == "nothing was accepted before"
+
+
+def test_the_socket_is_opened_to_others_only_when_the_answers_are_right(host: Host) -> None:
+    host.add(fake="slow-answer")
+    process = host.run()
+    end = time.monotonic() + 20
+    while not host.socket().exists():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert host.socket().stat().st_mode & 0o077 == 0
+    host.notify.wait_for("READY", "1", 20)
+    assert host.socket().stat().st_mode & 0o077 == 0o060
+    process.terminate()
+    log_of(process)
 
 
 async def test_an_embedding_model_is_asked_for_an_embedding(host: Host) -> None:

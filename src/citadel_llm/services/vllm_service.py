@@ -17,7 +17,7 @@ import psutil
 from citadel_llm.config import Engine, Settings
 from citadel_llm.placement.calibration import Measurement, variant_of
 from citadel_llm.services.base_service import BaseService
-from citadel_llm.services.engine import command, log, measured
+from citadel_llm.services.engine import accepted, command, log, measured
 from citadel_llm.services.engine.client import EngineClient, EngineError
 from citadel_llm.services.engine.process_group import ProcessGroup
 from citadel_llm.services.engine.progress import ProgressWatch
@@ -90,11 +90,6 @@ class VllmService(BaseService):
         self.spawn(self._observe_progress(self._watch), "the watch over vLLM's progress")
         await self._keep_measurement(self._processes)
 
-    async def reload(self) -> None:
-        """An engine takes over new settings only when it is started again."""
-        if self._engine not in self.settings.engines:
-            self.log.warning("the model's settings have changed: restart the engine to apply them")
-
     async def healthy(self) -> bool:
         """Whether vLLM made progress, or had nothing to do, within the model's stall timeout.
 
@@ -122,9 +117,9 @@ class VllmService(BaseService):
 
     async def _keep_measurement(self, processes: ProcessGroup) -> None:
         """Write down what this start took, for the next plan; without a state folder nothing is kept."""
-        folder, plan = os.environ.get("STATE_DIRECTORY"), self._model.plan
+        folder, plan = _state_folder(), self._model.plan
         family = _family(processes)
-        if not folder or plan is None or not family:
+        if folder is None or plan is None or not family:
             return
         if self.settings.engine.build == "cpu":
             device, total = "cpu", measured.in_host_memory(family)
@@ -145,7 +140,7 @@ class VllmService(BaseService):
             kv_cache_tokens=self._told.kv_cache_tokens,
             total=total,
         )
-        file = Path(folder) / "measured.json"
+        file = folder / "measured.json"
         draft = file.with_suffix(".new")
         try:
             draft.write_text(measurement.dump(), encoding="utf-8")
@@ -204,11 +199,16 @@ class VllmService(BaseService):
         async with EngineClient(self._socket) as client:
             while not await self._is_up(client):  # noqa: ASYNC110 - another process makes it true
                 await asyncio.sleep(_POLL_SECONDS)
-            self._socket.chmod(0o660)
             try:
                 await client.ask_for_one_token(self._model, limit)
+                if self._model.engine.acceptance:
+                    self._phase = "comparing its answers with those that were accepted"
+                    origin = accepted.made_from(self.settings, self._model, self._told.version)
+                    await accepted.hold(client, self._model, _state_folder(), origin, self.log)
             except EngineError as error:
                 raise StartError(f"vLLM is up but gives no answer: {error}") from error
+            # Now clients may come: until here the socket was this account's alone.
+            self._socket.chmod(0o660)
 
     async def _is_up(self, client: EngineClient) -> bool:
         return self._socket.exists() and await client.answers(_PROBE_SECONDS)
@@ -278,6 +278,12 @@ def _find_engine(settings: Settings, name: str) -> Engine:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known) or 'none'}"
     raise ConfigurationError(f"there is no model {name!r} in the catalogue; {hint}")
+
+
+def _state_folder() -> Path | None:
+    """Where the service keeps what outlives it, as systemd says; none outside of it."""
+    folder = os.environ.get("STATE_DIRECTORY")
+    return Path(folder) if folder else None
 
 
 def _longest_wait(settings: Settings, engine: Engine) -> float:

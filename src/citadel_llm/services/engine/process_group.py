@@ -58,7 +58,8 @@ class ProcessGroup:
                 stdout=write_end,
                 stderr=write_end,
                 process_group=keeper.pid,
-                umask=0o007,
+                # Its socket is nobody else's before the service opens it.
+                umask=0o077,
             )
         except OSError:
             keeper.kill()
