@@ -1,5 +1,5 @@
 # ruff: noqa: T201
-"""Runs on a lab host, and does by citadel_llm.services.systemd what its command line says; it answers in JSON.
+"""Runs on a lab host, and does by citadel_llm.services.systemd what its command line says, in JSON.
 
 `VERB UNIT`: start, stop and so on; `done`, or the error. `watch UNIT…`: each change, until its input ends.
 """

@@ -22,7 +22,13 @@ _NOTIFY = (
     "import socket,os,time; s=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM); n=os.environ['NOTIFY_SOCKET']"
 )
 UNITS = {
-    "quick": "[Unit]\nStartLimitIntervalSec=0\n[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true",
+    "quick": """[Unit]
+StartLimitIntervalSec=0
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/true
+""",
     "slow": f"""[Service]
 Type=notify
 ExecStart=/usr/bin/python3 -c "{_NOTIFY}; s.sendto(b'STATUS=loading',n); time.sleep(1); \\
