@@ -28,9 +28,26 @@ def test_status_is_good_when_all_run(run: Run, machine: Machine) -> None:
     ]
 
 
+def test_status_tells_what_the_health_checks_find(run: Run, machine: Machine) -> None:
+    machine.is_seen_as([RUNNING, RUNNING])
+    folder = machine.folder / "run" / "health"
+    folder.mkdir(parents=True)
+    found = [
+        {"check": "memory", "status": "ok", "detail": "3.0 GiB available", "remedy": ""},
+        {"check": "disk:/var", "status": "failed", "detail": "0.5 GiB free", "remedy": "make room"},
+    ]
+    state = folder / "state.json"
+    state.write_text(json.dumps({"running": True, "checks": found}))
+    assert run("status").output.splitlines()[-1] == "disk:/var: failed: 0.5 GiB free (make room)"
+    [health] = [one for one in json.loads(run("status", "--json").output) if one["name"] == "health"]
+    assert health["checks"] == found
+    state.write_text(json.dumps({"running": False, "checks": found}))
+    assert "disk" not in run("status").output, "nobody looks any more"
+
+
 @pytest.fixture
 def on_demand(machine: Machine) -> Machine:
-    """The host of which the plan says that its model is loaded on demand; another one no engine can serve."""
+    """The host of which the plan says that its model is loaded on demand, by the manager; another none can serve."""
     plan = {"residency": "cold", "max_model_len": 2048, "kv_cache_bytes": 1 << 30}
     source = {"kind": "folder", "path": "/x"}
     models = [
@@ -42,7 +59,7 @@ def on_demand(machine: Machine) -> Machine:
 
 
 def test_what_runs_on_demand_may_be_stopped(run: Run, on_demand: Machine) -> None:
-    on_demand.is_seen_as([RUNNING, STOPPED])
+    on_demand.is_seen_as([RUNNING, RUNNING, STOPPED])
     result = run("status")
     assert result.exit_code == 0
     [small] = [line for line in result.output.splitlines() if line.startswith("small")]
@@ -51,13 +68,13 @@ def test_what_runs_on_demand_may_be_stopped(run: Run, on_demand: Machine) -> Non
 
 
 def test_a_start_of_all_leaves_what_runs_on_demand_alone(run: Run, on_demand: Machine) -> None:
-    on_demand.is_seen_as([RUNNING, STOPPED])
+    on_demand.is_seen_as([RUNNING, RUNNING, STOPPED])
     assert run("start").exit_code == 0
     assert run("start", "small").exit_code == 1, "its own start must start it"
 
 
 def test_what_runs_on_demand_and_fails_is_told(run: Run, on_demand: Machine) -> None:
-    on_demand.is_seen_as([RUNNING, FAILED])
+    on_demand.is_seen_as([RUNNING, RUNNING, FAILED])
     assert run("status").exit_code == 1
 
 

@@ -14,6 +14,7 @@ from citadel_llm.health_checks import report
 from citadel_llm.health_checks.catalogue import HealthCheck
 from citadel_llm.health_checks.monitor import Monitor
 from citadel_llm.health_checks.recovery import Recoverer
+from citadel_llm.health_checks.state_file import STATE_FILE, read
 from citadel_llm.health_checks.states import Event, Reading, State, Verdict
 from citadel_llm.services.systemd import JobFailedError, Systemd, UnitState
 
@@ -180,7 +181,7 @@ async def test_what_is_told_to_programs(run_dir: Path) -> None:
         await monitor.once(bad)
         await monitor.once(good)
     report.write(monitor, run_dir, 1_800_000_001.0)
-    state = report.read(run_dir)
+    state = read(run_dir)
     assert state
     assert (state["running"], state["well"], state["written"]) == (True, False, "2027-01-15T08:00:01+00:00")
     first, second = state["checks"]
@@ -192,7 +193,7 @@ async def test_what_is_told_to_programs(run_dir: Path) -> None:
     assert 'citadel_health_check_failed{check="disk:/",kind="function"} 0.0' in metrics
     assert 'citadel_health_recoveries_total{action="restart",check="phi\'s",kind="function"} 1.0' in metrics
     assert report.summary(monitor) == "failed: phi's (is failed); 0 checks ok; 1 warning"
-    for name in (report.STATE_FILE, report.METRICS_FILE):
+    for name in (STATE_FILE, report.METRICS_FILE):
         assert (run_dir / name).stat().st_mode & 0o777 == 0o644
     assert sorted(path.name for path in (run_dir / "health").iterdir()) == ["metrics.prom", "state.json"]
 
@@ -215,5 +216,5 @@ async def test_the_budget_outlives_the_service(run_dir: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"checks": [{}]}', '{"checks": [{"recovery": []}]}'])
 def test_a_state_file_that_is_damaged_is_no_state(run_dir: Path, text: str) -> None:
-    (run_dir / report.STATE_FILE).write_text(text)
+    (run_dir / STATE_FILE).write_text(text)
     assert report.remembered(run_dir) == {}

@@ -110,7 +110,7 @@ class Host:
     def pid(self, unit: str = "citadel-gateway") -> int:
         return int(self.do(f"systemctl show --value --property=MainPID {unit}"))
 
-    def told(self) -> list[tuple[str, str]]:
+    def told(self) -> list[tuple[str, int]]:
         """What the site's command was told of the gateway: event and attempts left."""
         events = [json.loads(line) for line in self.do(f"cat {TOLD} || true").splitlines()]
         return [(each["event"], each["attempts_left"]) for each in events if each["check"] == "gateway"]

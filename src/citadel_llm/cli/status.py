@@ -16,6 +16,7 @@ from citadel_llm.cli.common import (
     size,
     table,
 )
+from citadel_llm.health_checks.state_file import seen
 
 if TYPE_CHECKING:
     from citadel_llm.services.service_manager import ServiceStatus
@@ -32,7 +33,7 @@ STATE_COLOURS = {"running": "green", "starting": "yellow", "stopping": "yellow"}
     )
 )
 def status(as_json: JsonOption = False) -> None:
-    """Show how each service is: its state, for how long, its memory, and what it says of itself.
+    """Show how each service is (state, since when, memory, what it says of itself), and what is not well.
 
     Exit code 0 when all run that should, 1 when one does not.
     """
@@ -43,10 +44,15 @@ def status(as_json: JsonOption = False) -> None:
         statuses = read_statuses(services_of(settings))
     except ManagerError as error:
         fail(str(error))
+    checks = seen(settings.run_dir)
     if as_json:
-        print_json([one.as_json() for one in statuses])
+        print_json([one.as_json() | ({"checks": checks} if one.name == "health" else {}) for one in statuses])
     else:
         typer.echo(status_table(statuses))
+        for each in checks:
+            if each["status"] in {"failed", "warning"}:
+                remedy = f" ({each['remedy']})" if each["remedy"] else ""
+                typer.echo(f"{each['check']}: {each['status']}: {each['detail']}{remedy}")
     if not all(one.content for one in statuses):
         raise typer.Exit(EXIT_FAILED)
 

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 
 from citadel_llm.config import Settings
 from citadel_llm.config.health import Recovery
-from citadel_llm.health_checks import report
 from citadel_llm.health_checks.catalogue import CheckError, HealthCheck, checks_of
 from citadel_llm.health_checks.health_checker import Check, Finding, Verdict
 from citadel_llm.health_checks.monitor import Monitor
+from citadel_llm.health_checks.state_file import read
 from citadel_llm.health_checks.states import Event, State
 from citadel_llm.services.systemd import Systemd
 
@@ -90,7 +90,7 @@ def health(settings: Settings) -> list[Finding]:
 
 def recoveries(settings: Settings) -> Iterator[Finding]:
     """Nothing was recovered in vain."""
-    for check in (report.read(settings.run_dir) or {"checks": []})["checks"]:
+    for check in (read(settings.run_dir) or {"checks": []})["checks"]:
         if check["recovery"]["gave_up"]:
             done = check["recovery"]
             detail = f"{done['action']} was tried {len(done['attempts_at'])} times in vain"

@@ -17,9 +17,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from citadel_llm.health_checks.monitor import Monitor
+from citadel_llm.health_checks.state_file import STATE_FILE, read
 from citadel_llm.health_checks.states import State, attempts_left
 
-STATE_FILE = "health/state.json"
 METRICS_FILE = "health/metrics.prom"
 _MODE = 0o644
 
@@ -81,15 +81,6 @@ def as_json(monitor: Monitor, now: float) -> dict[str, Any]:
         "well": not any(each["status"] == "failed" for each in checks),
         "checks": checks,
     }
-
-
-def read(run_dir: Path) -> dict[str, Any] | None:
-    """What the health service has written; none where there is nothing, or something else."""
-    try:
-        found = json.loads((run_dir / STATE_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) and isinstance(found.get("checks"), list) else None
 
 
 def remembered(run_dir: Path) -> dict[str, State]:

@@ -10,6 +10,7 @@ from citadel_llm.health_checks import report
 from citadel_llm.health_checks.catalogue import CheckError, HealthCheck, checks_of
 from citadel_llm.health_checks.monitor import Monitor
 from citadel_llm.health_checks.recovery import Recoverer
+from citadel_llm.health_checks.state_file import STATE_FILE
 from citadel_llm.health_checks.states import State
 from citadel_llm.services.base_service import BaseService
 from citadel_llm.services.errors import ConfigurationError, ServiceError
@@ -36,7 +37,7 @@ class HealthService(BaseService):
 
     async def start(self) -> None:
         """Begin to look."""
-        (self.settings.run_dir / report.STATE_FILE).parent.mkdir(parents=True, exist_ok=True)
+        (self.settings.run_dir / STATE_FILE).parent.mkdir(parents=True, exist_ok=True)
         self._write()
         self._looking = asyncio.create_task(self._monitor.run())
         self.spawn(self._supervise(), "the checks")
