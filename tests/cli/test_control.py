@@ -47,7 +47,7 @@ def test_status_tells_what_the_health_checks_find(run: Run, machine: Machine) ->
 
 @pytest.fixture
 def on_demand(machine: Machine) -> Machine:
-    """The host of which the plan says that its model is loaded on demand, by the manager; another none can serve."""
+    """The host whose model is loaded on demand, by the manager; and with one that no engine can serve."""
     plan = {"residency": "cold", "max_model_len": 2048, "kv_cache_bytes": 1 << 30}
     source = {"kind": "folder", "path": "/x"}
     models = [
