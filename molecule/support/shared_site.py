@@ -3,10 +3,12 @@
 import json
 import shlex
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
@@ -17,7 +19,13 @@ from testinfra.host import Host
 SOCKET = "postgresql+psycopg://citadel-gateway@/citadel?host=/run/postgresql"
 # What the key of before has asked before anything moves.
 KEPT_REQUESTS = 3
-_METRICS = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8000/metrics').read().decode())"
+# Where its certificate and the key of it stand on the host.
+CERTIFICATE, TLS_KEY = "/etc/ssl/certs/api.pem", "/etc/citadel/credentials/tls-key"
+_METRICS = f"""
+import ssl, urllib.request
+trusted = ssl.create_default_context(cafile={CERTIFICATE!r})
+print(urllib.request.urlopen("https://127.0.0.1:8000/metrics", context=trusted).read().decode())
+"""
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,7 @@ class SharedSite:
         self.api = site
         variables = host.backend.get_variables()
         self.address = str(variables["ansible_host"])
+        self._trusted: ssl.SSLContext | None = None
         # By SSH itself: what is asked here is asked often, and a module for each would take most of the time.
         self._ssh = ["ssh", "-F", f"{variables['lab_host_state_dir']}/ssh/config", hostname]
 
@@ -54,6 +63,11 @@ class SharedSite:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as way:
             way.connect((self.address, 9))
             return str(way.getsockname()[0])
+
+    def speaks_tls(self, ca_file: Path) -> None:
+        """From now on the API is asked by https."""
+        self.api = replace(self.api, base_url=f"https://{self.address}:8000")
+        self._trusted = ssl.create_default_context(cafile=ca_file)
 
     def do(self, command: str) -> str:
         """What a command says to root; it must succeed."""
@@ -66,6 +80,10 @@ class SharedSite:
         done = self._run(command)
         assert done.returncode != 0, f"{command}: {done.stdout}"
         return done.stdout + done.stderr
+
+    def put(self, file: Path, path: str, mode: str, group: str = "root") -> None:
+        """Put a file on the host, as root's."""
+        self.do(f"install -D -g {group} -m {mode} /dev/stdin {path} <<'FILE'\n{file.read_text()}FILE")
 
     def _run(self, command: str) -> subprocess.CompletedProcess[str]:
         asked = [*self._ssh, f"sudo sh -c {shlex.quote(command)}"]
@@ -104,11 +122,12 @@ class SharedSite:
             headers={"Authorization": f"Bearer {key}"},
             json={"model": MODEL, "prompt": "The capital of France is", "max_tokens": 1},
             timeout=60,
+            verify=self._trusted or True,
         )
 
     def metric(self, name: str) -> float:
         """The sum of a metric's samples."""
-        lines = self.do(f'python3 -c "{_METRICS}"').splitlines()
+        lines = self.do(f"python3 -c {shlex.quote(_METRICS)}").splitlines()
         found = [float(line.rsplit(" ", 1)[1]) for line in lines if line.split(" ")[0].split("{")[0] == name]
         assert found, name
         return sum(found)

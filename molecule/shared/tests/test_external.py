@@ -15,7 +15,7 @@ PASSWORD_FILE = "/var/lib/citadel/gateway/external-password"  # noqa: S105 - a p
 
 
 @pytest.fixture(scope="module")
-def external(shared: SharedSite) -> dict[str, Any]:
+def external(shared: SharedSite, tls: dict[str, Any]) -> dict[str, Any]:
     """The inventory's words for a server that its owner has made by the page's own words."""
     page = (PROJECT / "docs/database.md").read_text()
     [statements] = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
@@ -26,6 +26,7 @@ def external(shared: SharedSite) -> dict[str, Any]:
     psql = "sudo -u postgres psql --port=5433 --set=ON_ERROR_STOP=1"
     shared.do(f"cd / && {psql} <<'SQL'\n{statements}\nSQL")
     return {
+        **tls,
         "postgresql_state": "external",
         "postgresql_url": URL,
         "postgresql_password": PASSWORD,
