@@ -17,9 +17,22 @@ from aiohttp import web
 from citadel_llm.config import Engine, Model
 from citadel_llm.residency.manager import MoveError
 from citadel_llm.residency.moves import EngineMover
+from citadel_llm.services.engine import acceptance, accepted
+from citadel_llm.services.engine.client import EngineClient
 from citadel_llm.services.systemd import Systemd
 
 MODEL = Model.model_validate({"name": "m", "source": {"kind": "folder", "path": "/x"}})
+
+
+class Units(Systemd):
+    """A systemd that notes what it is to stop: a real one is asked in tests/lab."""
+
+    def __init__(self, vllm: "SleepingVllm") -> None:
+        super().__init__()
+        self._vllm = vllm
+
+    async def stop(self, unit: str) -> None:
+        self._vllm.calls.append(f"stop {unit}")
 
 
 class SleepingVllm:
@@ -30,6 +43,7 @@ class SleepingVllm:
         self.in_flight = 0
         self.calls: list[str] = []
         self.gives_tokens = True
+        self.logprob = -1.0
 
     @asynccontextmanager
     async def on(self, socket: Path) -> AsyncIterator[EngineMover]:
@@ -43,7 +57,7 @@ class SleepingVllm:
         await runner.setup()
         await web.UnixSite(runner, str(socket)).start()
         try:
-            yield EngineMover({"m": Engine("m", 1, MODEL, socket)}, Systemd())
+            yield EngineMover({"m": Engine("m", 1, MODEL, socket)}, Units(self), socket.parent / "states")
         finally:
             await runner.cleanup()
 
@@ -63,7 +77,13 @@ class SleepingVllm:
     async def _load(self, _request: web.Request) -> web.Response:
         return web.json_response({"server_load": self.in_flight})
 
-    async def _complete(self, _request: web.Request) -> web.Response:
+    async def _complete(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        if "prompt_logprobs" in body:
+            told = [None, {"7": {"logprob": self.logprob}}]
+            return web.json_response({"choices": [{"prompt_logprobs": told}]})
+        if "logprobs" in body:
+            return web.json_response({"choices": [{"logprobs": {"token_logprobs": [self.logprob]}}]})
         self.calls.append("token")
         choices: list[dict[str, Any]] = [{"text": " Paris"}] if self.gives_tokens and not self.level else []
         return web.json_response({"choices": choices})
@@ -113,6 +133,24 @@ def test_an_engine_that_gives_nothing_after_waking_is_not_awake(tmp_path: Path) 
             await mover.wake("m")
 
     moving(tmp_path, vllm, work)
+
+
+def test_an_engine_that_talks_nonsense_after_waking_is_stopped(tmp_path: Path) -> None:
+    vllm = SleepingVllm()
+    state = tmp_path / "states/m"
+    state.mkdir(parents=True)
+
+    async def work(mover: EngineMover) -> None:
+        async with EngineClient(tmp_path / "m.sock") as client:
+            kept = accepted.Accepted({}, "2026-11-24", await acceptance.take(client, MODEL))
+        kept.write(state)
+        await mover.wake("m")
+        vllm.logprob = -4.0
+        with pytest.raises(MoveError, match=r"not answer as when it was accepted: .* differ by 3 on"):
+            await mover.wake("m")
+
+    moving(tmp_path, vllm, work)
+    assert vllm.calls == ["wake_up", "token", "wake_up", "token", "stop citadel-engine@m.service"]
 
 
 def test_an_engine_that_is_gone_is_named(tmp_path: Path) -> None:

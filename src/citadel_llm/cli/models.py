@@ -83,6 +83,28 @@ def unpin(model: _Model) -> None:
     _command("unpin", model)
 
 
+@app.command(epilog=examples("sudo citadel models accept MODEL", "citadel restart MODEL"))
+def accept(name: Annotated[str, typer.Argument(metavar="MODEL", help="A model, or its alias.")]) -> None:
+    """Have a model's next start accepted as it then answers.
+
+    For one that is refused because it does not answer as it did, when that is how it should answer. What it
+    answers at its next start is what the later ones are held to.
+    """
+    from citadel_llm.services.engine import accepted  # noqa: PLC0415 - the settings' library loads slowly
+
+    settings = load_settings()
+    model = settings.model(name)
+    if model is None:
+        names = ", ".join(each.name for each in settings.models) or "none"
+        fail(f"{name} is no model of this host; there are: {names}", EXIT_USAGE)
+    try:
+        known = [accepted.forget(accepted.STATES / engine_id) for engine_id in model.engine_ids]
+    except PermissionError:
+        fail("what was accepted belongs to the engine's account: use sudo", EXIT_NOT_PERMITTED)
+    state = "forgotten what it answered" if any(known) else "nothing was accepted yet"
+    typer.echo(f"{model.name}: {state}; its next start is accepted (citadel restart {model.name})")
+
+
 def _command(action: _Action, name: str) -> None:
     from citadel_llm.residency.messages import Command  # noqa: PLC0415 - the settings' library loads slowly
     from citadel_llm.residency.operator import UnreachableError  # noqa: PLC0415
@@ -132,13 +154,14 @@ def _show(model: str, told: "Told") -> None:
 
 
 def _resident(settings: "Settings") -> list[dict[str, Any]]:
-    from citadel_llm.services.service_manager import ManagerError, read_statuses, services_of  # noqa: PLC0415
+    from citadel_llm.services.service_manager import read_statuses, services_of  # noqa: PLC0415
+    from citadel_llm.services.systemd import SystemdError  # noqa: PLC0415
 
     always = {engine.id: engine.model.name for engine in settings.engines if not engine.model.on_demand}
     services = [service for service in services_of(settings) if service.name in always]
     try:
         statuses = read_statuses(services) if services else []
-    except ManagerError as error:
+    except SystemdError as error:
         fail(str(error))
     return [
         {

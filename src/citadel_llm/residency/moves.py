@@ -1,9 +1,11 @@
 """How a model is moved: its engine's unit is started and stopped, its engine put to sleep and woken."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from citadel_llm.config import Engine
 from citadel_llm.residency.manager import MoveError
+from citadel_llm.services.engine import accepted
 from citadel_llm.services.engine.client import EngineClient, EngineError
 from citadel_llm.services.systemd import JobFailedError, Systemd, SystemdError
 
@@ -19,11 +21,15 @@ class EngineMover:
     Args:
         engines: Those on demand, by their models' names.
         systemd: Has their units.
+        states: Where their services have their state folders.
     """
 
-    def __init__(self, engines: Mapping[str, Engine], systemd: Systemd) -> None:
+    def __init__(
+        self, engines: Mapping[str, Engine], systemd: Systemd, states: Path = accepted.STATES
+    ) -> None:
         self._engines = engines
         self._systemd = systemd
+        self._states = states
 
     async def start(self, model: str) -> None:
         """Start the engine's unit, which is ready when a real token came.
@@ -65,7 +71,9 @@ class EngineMover:
             raise MoveError(str(error)) from error
 
     async def wake(self, model: str) -> None:
-        """Have vLLM move the weights back; ready when a real token came.
+        """Have vLLM move the weights back; ready when it answers as it did when it was accepted.
+
+        One that does not is stopped: its next start loads the weights anew.
 
         Raises:
             MoveError: It did not, or makes no sense.
@@ -75,8 +83,12 @@ class EngineMover:
             async with EngineClient(engine.socket) as client:
                 await client.wake_up(_SLEEP_SECONDS)
                 await client.ask_for_one_token(engine.model, _SLEEP_SECONDS)
+                verdict = await accepted.recall(client, engine.model, self._states / engine.id)
         except EngineError as error:
             raise MoveError(str(error)) from error
+        if verdict is not None and not verdict.same:
+            await self.stop(model)
+            raise MoveError(f"after waking it does not answer as when it was accepted: {verdict.words}")
 
     async def is_asleep(self, model: str) -> bool:
         """Whether a running engine sleeps."""

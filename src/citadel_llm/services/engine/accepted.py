@@ -21,6 +21,9 @@ from citadel_llm.services.errors import ConfigurationError
 FILE = "accepted.json"
 """Its name, in the state folder of the engine's service."""
 
+STATES = Path("/var/lib/citadel/engine")
+"""Where the engines' services have their state folders, each under its engine's name."""
+
 _FORMAT = 1
 _MANIFEST = ".citadel-weights.json"
 
