@@ -114,3 +114,22 @@ def test_source_that_cannot_be_built_is_said_so(run_module: Run, tmp_path: Path)
     assert result["failed"] is True
     assert "cannot be built" in result["msg"]
     assert not list((tmp_path / "cache").iterdir())
+
+
+def test_the_cache_of_wheels_keeps_the_newest(tmp_path: Path) -> None:
+    cache = tmp_path / "wheels"
+    cache.mkdir()
+    places = []
+    for number in range(wheel.KEPT + 3):
+        built = tmp_path / "citadel_llm-1-py3-none-any.whl"
+        built.write_bytes(bytes([number]))
+        place, _ = wheel.keep(built, cache)
+        os.utime(place.parent, (number, number))
+        places.append(place)
+    assert [place.exists() for place in places] == [False] * 3 + [True] * wheel.KEPT
+    # One that is built again is as new as the newest.
+    for content in (3, 99):
+        built.write_bytes(bytes([content]))
+        wheel.keep(built, cache)
+    assert places[3].exists()
+    assert not places[4].exists()

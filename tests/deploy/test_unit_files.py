@@ -110,6 +110,8 @@ def test_a_service_is_supervised(rendered: Path, unit: str) -> None:
         "Slice=citadel.slice",
     ):
         assert line in lines, line
+    # `citadel reload` is for all of them.
+    assert len([line for line in lines if line.startswith("ExecReload=")]) == 1
     assert any(line.startswith("WatchdogSec=") for line in lines)
     assert any(line.startswith("WantedBy=citadel.target") for line in lines)
 

@@ -60,13 +60,16 @@ release:
   returned: success
 """
 
+import contextlib
 import hashlib
+import shutil
 import tempfile
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
 DIGITS = 12
+KEPT = 10
 
 
 def release_id(version: str, wheel_checksum: str, identity: list[str]) -> str:
@@ -76,12 +79,17 @@ def release_id(version: str, wheel_checksum: str, identity: list[str]) -> str:
 
 
 def keep(wheel: Path, cache: Path) -> tuple[Path, str]:
-    """Move a wheel to its place in the cache; return the place and the checksum."""
+    """Move a wheel to its place in the cache, which keeps the newest; return the place and the checksum."""
     checksum = hashlib.sha256(wheel.read_bytes()).hexdigest()
     place = cache / checksum[:DIGITS] / wheel.name
     if not place.exists():
         place.parent.mkdir(exist_ok=True)
         wheel.rename(place)
+    place.parent.touch()
+    # Other runs may be about to copy theirs to a host; what is that old, none is.
+    with contextlib.suppress(FileNotFoundError):
+        for old in sorted(cache.glob(f"{'?' * DIGITS}/"), key=lambda folder: folder.stat().st_mtime)[:-KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
     return place, checksum
 
 
