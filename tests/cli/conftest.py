@@ -22,8 +22,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    """A host's configuration, and a `systemctl` that does what the test says."""
+    """A host's configuration, and a systemd that does what the test says."""
     made = Machine(tmp_path)
-    monkeypatch.setattr(service_manager, "SYSTEMCTL", str(made.systemctl))
-    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr(service_manager, "Systemd", lambda: made)
     return made

@@ -1,33 +1,21 @@
-"""A host for the command line: its configuration, and a stand-in for `systemctl`.
+"""A host for the command line: its configuration, and a stand-in for systemd.
 
-The stand-in writes what systemd 252 wrote on a lab host. What it leaves unproven: that systemd does what it
-is told. That is seen on a lab host.
+What the stand-in leaves unproven, that systemd is asked rightly and does it, is seen on a lab host by
+tests/lab/test_systemd.py.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, Self
 
 import yaml
 from typer.testing import Result
 
-Run = Callable[..., Result]
+from citadel_llm.services.systemd import SystemdError, UnitState
 
-_SYSTEMCTL = """\
-#!/bin/sh
-here={folder}
-echo "$*" >> $here/called
-if [ "$1" = show ]; then
-    # Each call sees the next of the states, and the last one for ever.
-    state=$(ls $here/states | head -n 1)
-    cat $here/states/$state
-    # The health checks, which every site has, run always.
-    case "$*" in *citadel-health.service*) echo; cat $here/health ;; esac
-    [ "$(ls $here/states | wc -l)" = 1 ] || rm $here/states/$state
-    exit 0
-fi
-cat $here/complaint >&2
-exit $(cat $here/code)
-"""
+Run = Callable[..., Result]
+HEALTH = "citadel-health.service"
 
 
 class Machine:
@@ -35,11 +23,8 @@ class Machine:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.systemctl = folder / "systemctl"
-        self.systemctl.write_text(_SYSTEMCTL.format(folder=folder))
-        self.systemctl.chmod(0o755)
-        (folder / "states").mkdir()
-        (folder / "health").write_text(RUNNING)
+        self.called: list[str] = []
+        self._moments: list[list[UnitState]] = [[]]
         self.gateway_settings = (0, "")
         self.answers()
         self.configure()
@@ -61,44 +46,50 @@ class Machine:
         (self.folder / "config" / "global").mkdir(parents=True, exist_ok=True)
         (self.folder / "config" / "global" / "a.yml").write_text(yaml.safe_dump(tree))
 
-    def answers(self, complaint: str = "", code: int = 0) -> None:
-        """What `systemctl start` and its like come back with."""
-        (self.folder / "complaint").write_text(complaint)
-        (self.folder / "code").write_text(str(code))
+    def answers(self, error: SystemdError | None = None) -> None:
+        """What a start and its like end with."""
+        self.error = error
 
-    def is_seen_as(self, *moments: list[str]) -> None:
-        """The blocks that `systemctl show` writes, one list for each time that it is asked."""
-        for old in (self.folder / "states").iterdir():
-            old.unlink()
-        for number, blocks in enumerate(moments):
-            (self.folder / "states" / str(number)).write_text("\n".join(blocks))
+    def is_seen_as(self, *moments: list[UnitState]) -> None:
+        """How the units are, each time that systemd is asked; the last one for ever."""
+        self._moments = list(moments)
 
-    @property
-    def called(self) -> list[str]:
-        """The calls of systemctl, without those that only look."""
-        lines = (self.folder / "called").read_text().splitlines()
-        return [line for line in lines if not line.startswith("show ")]
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def states(self, units: Sequence[str]) -> list[UnitState]:
+        seen = list(self._moments.pop(0) if len(self._moments) > 1 else self._moments[0])
+        # The health checks, which every site has, run always.
+        return [replace(RUNNING if unit == HEALTH else seen.pop(0), unit=unit) for unit in units]
+
+    def __getattr__(self, verb: str) -> Any:
+        if verb not in {"start", "stop", "restart", "reload", "reset_failed"}:
+            raise AttributeError(verb)
+
+        async def move(unit: str) -> None:
+            self.called.append(f"{verb} {unit}")
+            if self.error and verb != "reset_failed":
+                raise self.error
+
+        return move
 
 
-def block(active: str, sub: str, says: str = "", **fields: str) -> str:
-    """A unit as `systemctl show` writes it."""
+def state(active: str, sub: str, says: str = "", **fields: Any) -> UnitState:
+    """A unit's state."""
+    up = {"main_pid": 4711, "memory_bytes": 3267440640, "active_enter": 1.0, "can_reload": True}
     known = {
-        "MainPID": "4711" if active == "active" else "0",
-        "StatusText": says,
-        "Result": "success",
-        "NRestarts": "0",
-        "MemoryCurrent": "3267440640" if active == "active" else "[not set]",
-        "Id": "any.service",
-        "LoadState": "loaded",
-        "ActiveState": active,
-        "SubState": sub,
-        "ActiveEnterTimestampMonotonic": "1000000" if active == "active" else "0",
-        "Job": "",
+        "active_state": active,
+        "sub_state": sub,
+        "status_text": says,
+        **(up if active == "active" else {}),
     }
-    return "".join(f"{key}={value}\n" for key, value in {**known, **fields}.items())
+    return UnitState("any.service", **{**known, **fields})
 
 
-RUNNING = block("active", "running", "ready after 0.3 s")
-STOPPED = block("inactive", "dead")
-LOADING = block("activating", "start", "loading the weights, 50% (12 s)")
-FAILED = block("failed", "failed", "failed: out of memory", Result="exit-code")
+RUNNING = state("active", "running", "ready after 0.3 s")
+STOPPED = state("inactive", "dead")
+LOADING = state("activating", "start", "loading the weights, 50% (12 s)")
+FAILED = state("failed", "failed", "failed: out of memory", result="exit-code")

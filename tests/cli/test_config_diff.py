@@ -143,6 +143,13 @@ def test_what_a_killed_service_left_behind_does_not_count(run: Run, host: Host) 
     assert "no service runs" in run("config", "diff").output
 
 
+def test_a_reload_that_failed_is_told(run: Run, host: Host) -> None:
+    host.runs("gateway", reload_failed="no listener")
+    said = run("config", "diff").output.splitlines()
+    assert said[-1] == "gateway goes on as it was, for its last reload failed: no listener"
+    assert not any("one goes on" in line for line in said)
+
+
 def test_passwords_are_hidden_and_numbers_of_tokens_are_not(run: Run, host: Host) -> None:
     limits = {"tokens_per_minute": 200, "store": "redis://user@10.0.0.1/0"}
     host.configure(gateway={"limits": limits})

@@ -1,13 +1,14 @@
-"""Against what `systemctl show` of systemd 252 wrote on a lab host."""
+"""Against states as systemd gives them; test_systemd.py has how they are read."""
 
-import os
-from pathlib import Path
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from citadel_llm.config import Settings
 from citadel_llm.services import service_manager as manager
-from citadel_llm.services.service_manager import ManagerError, Service, ServiceStatus, State
+from citadel_llm.services.service_manager import Service, ServiceStatus, State, plan
+from citadel_llm.services.systemd import UnitState
 
 MODEL = {"name": "small", "aliases": ["tiny"], "source": {"kind": "folder", "path": "/x"}}
 SETTINGS = Settings.model_validate({"environment": "staging", "engine": {"build": "cpu"}, "models": [MODEL]})
@@ -15,41 +16,17 @@ GATEWAY = Service("gateway", "citadel-gateway.service")
 ENGINE = Service("small", "citadel-engine@small.service")
 HEALTH = Service("health", "citadel-health.service")
 
-RUNNING = """\
-MainPID=2853
-StatusText=ready after 0.3 s
-Result=success
-NRestarts=2
-MemoryCurrent=69783552
-Id=citadel-gateway.service
-LoadState=loaded
-ActiveState=active
-SubState=running
-ActiveEnterTimestampMonotonic=3498097220
-Job=
-"""
-NEVER_STARTED = """\
-MainPID=0
-StatusText=
-Result=success
-NRestarts=0
-MemoryCurrent=[not set]
-Id=citadel-engine@small.service
-LoadState=loaded
-ActiveState=inactive
-SubState=dead
-ActiveEnterTimestampMonotonic=0
-Job=
-"""
-
-
-def changed(block: str, **fields: str) -> str:
-    lines = dict(line.split("=", 1) for line in block.splitlines())
-    return "".join(f"{key}={value}\n" for key, value in {**lines, **fields}.items())
-
-
-def one(block: str) -> ServiceStatus:
-    return manager.parse_statuses([ENGINE], block, now=3600.0)[0]
+RUNNING = UnitState(
+    unit="citadel-gateway.service",
+    active_state="active",
+    sub_state="running",
+    status_text="ready after 0.3 s",
+    main_pid=2853,
+    active_enter=3498.09722,
+    memory_bytes=69783552,
+    restarts=2,
+)
+NEVER_STARTED = UnitState(unit="citadel-engine@small.service", sub_state="dead")
 
 
 def test_the_services_are_those_of_the_settings() -> None:
@@ -90,9 +67,8 @@ def test_the_gateway_means_all_its_workers() -> None:
     assert manager.find_services(settings, "gateway.2") == [second]
 
 
-def test_blocks_are_read_in_the_order_asked_for() -> None:
-    gateway, engine = manager.parse_statuses([GATEWAY, ENGINE], f"{RUNNING}\n{NEVER_STARTED}", now=3600.0)
-    assert gateway == ServiceStatus(
+def test_a_status_is_read() -> None:
+    assert manager.status_of(GATEWAY, RUNNING, now=3600.0) == ServiceStatus(
         name="gateway",
         unit="citadel-gateway.service",
         state="running",
@@ -102,77 +78,79 @@ def test_blocks_are_read_in_the_order_asked_for() -> None:
         memory_bytes=69783552,
         restarts=2,
     )
-    assert engine == ServiceStatus(name="small", unit="citadel-engine@small.service", state="stopped")
+    stopped = ServiceStatus(name="small", unit="citadel-engine@small.service", state="stopped")
+    assert manager.status_of(ENGINE, NEVER_STARTED, now=3600.0) == stopped
 
 
 @pytest.mark.parametrize(
-    ("block", "state", "says", "pending"),
+    ("unit", "state", "says", "pending"),
     [
-        (changed(RUNNING, ActiveState="reloading", SubState="reload"), "running", "ready after 0.3 s", False),
-        (changed(RUNNING, Job="4711"), "running", "ready after 0.3 s", True),
         (
-            changed(NEVER_STARTED, ActiveState="activating", SubState="start", StatusText="loading (3 s)"),
+            replace(RUNNING, active_state="reloading", sub_state="reload"),
+            "running",
+            "ready after 0.3 s",
+            False,
+        ),
+        (replace(RUNNING, job=True), "running", "ready after 0.3 s", True),
+        (
+            replace(NEVER_STARTED, active_state="activating", sub_state="start", status_text="loading (3 s)"),
             "starting",
             "loading (3 s)",
             True,
         ),
         (
-            changed(RUNNING, ActiveState="deactivating", SubState="stop-sigterm", StatusText="finishing"),
+            replace(RUNNING, active_state="deactivating", sub_state="stop-sigterm", status_text="finishing"),
             "stopping",
             "finishing",
             True,
         ),
         (
-            changed(
-                NEVER_STARTED, ActiveState="failed", Result="exit-code", StatusText="failed: out of memory"
+            replace(
+                NEVER_STARTED, active_state="failed", result="exit-code", status_text="failed: out of memory"
             ),
             "failed",
             "failed: out of memory",
             False,
         ),
         (
-            changed(NEVER_STARTED, ActiveState="failed", Result="watchdog"),
+            replace(NEVER_STARTED, active_state="failed", result="watchdog"),
             "failed",
             "systemd: watchdog",
             False,
         ),
         (
-            changed(NEVER_STARTED, ActiveState="activating", SubState="auto-restart", Result="exit-code"),
+            replace(NEVER_STARTED, active_state="activating", sub_state="auto-restart", result="exit-code"),
             "failed",
             "systemd: exit-code (systemd tries again)",
             False,
         ),
-        (changed(NEVER_STARTED, StatusText="left over"), "stopped", "", False),
-        (changed(NEVER_STARTED, LoadState="not-found"), "missing", "its unit is not-found", False),
+        (replace(NEVER_STARTED, status_text="left over"), "stopped", "", False),
+        (replace(NEVER_STARTED, load_state="not-found"), "missing", "its unit is not-found", False),
     ],
 )
-def test_states(block: str, state: State, says: str, pending: bool) -> None:
-    status = one(block)
+def test_states(unit: UnitState, state: State, says: str, pending: bool) -> None:
+    status = manager.status_of(ENGINE, unit, now=3600.0)
     assert (status.state, status.says, status.pending) == (state, says, pending)
 
 
-def test_memory_that_nobody_counts() -> None:
-    assert one(changed(RUNNING, MemoryCurrent=str(2**64 - 1))).memory_bytes is None
+def running(*units: str) -> list[ServiceStatus]:
+    return [ServiceStatus(name=unit, unit=unit, state="running") for unit in units]
 
 
-def test_fewer_answers_than_questions() -> None:
-    with pytest.raises(ManagerError, match="told of 1 units where 2"):
-        manager.parse_statuses([GATEWAY, ENGINE], RUNNING, now=1.0)
+FIRST, SECOND, ANY = "citadel-gateway.service", "citadel-gateway@2.service", "citadel-engine@small.service"
 
 
-def test_a_host_without_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manager, "SYSTEMCTL", str(tmp_path / "systemctl"))
-    with pytest.raises(ManagerError, match="cannot be run: No such file"):
-        manager.read_statuses([GATEWAY])
-
-
-def test_who_is_not_root_asks_sudo_for_exactly_this(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sudo = tmp_path / "sudo"
-    sudo.write_text('#!/bin/sh\necho "sudo: $*: a password is required" >&2\nexit 1\n')
-    sudo.chmod(0o755)
-    monkeypatch.setattr(manager, "SUDO", str(sudo))
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    change = manager.change("restart", "citadel-engine@small.service")
-    with pytest.raises(manager.NotPermittedError) as caught:
-        change.result()
-    assert "sudo: -n /usr/bin/systemctl restart citadel-engine@small.service: a password" in str(caught.value)
+@pytest.mark.parametrize(
+    ("verb", "before", "whole", "planned"),
+    [
+        ("start", running(FIRST, ANY), True, [("start", "citadel.target")]),
+        ("start", running(ANY), False, [("start", ANY)]),
+        # A successor takes over from the gateway; its further workers follow the first.
+        ("restart", running(FIRST, SECOND, ANY), False, [("reload", FIRST), ("restart", ANY)]),
+        ("restart", running(SECOND), False, [("reload", SECOND)]),
+        ("reload", running(FIRST, SECOND), True, [("reload", FIRST)]),
+        ("stop", running(FIRST, SECOND), False, [("stop", FIRST), ("stop", SECOND)]),
+    ],
+)
+def test_what_systemd_is_to_do(verb: Any, before: list[ServiceStatus], whole: bool, planned: Any) -> None:
+    assert plan(verb, before, whole=whole) == planned

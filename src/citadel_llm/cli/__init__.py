@@ -16,6 +16,7 @@ _COMMANDS = {
     "start": False,
     "stop": False,
     "restart": False,
+    "reload": False,
     "models": True,
     "logs": False,
     "doctor": False,
@@ -28,8 +29,8 @@ _COMMANDS = {
     "run": True,
     "version": False,
 }
-# Start, stop and restart are one module.
-_MODULES = {"start": "control", "stop": "control", "restart": "control"}
+# What moves services is one module.
+_MODULES = dict.fromkeys(("start", "stop", "restart", "reload"), "control")
 
 _HELP = """Look after the Citadel services of this host.
 

@@ -68,6 +68,20 @@ def pick_services(settings: "Settings", names: Sequence[str]) -> "list[Service]"
     return picked
 
 
+def complete_service(incomplete: str) -> list[str]:
+    """For the shell: the names of services and models that begin so; none where there are no settings."""
+    from citadel_llm.config import ConfigError, load  # noqa: PLC0415
+    from citadel_llm.services.service_manager import services_of  # noqa: PLC0415
+
+    try:
+        settings = load(None)
+    except ConfigError:
+        return []
+    models = [name for model in settings.served_models for name in (model.name, *model.aliases)]
+    names = dict.fromkeys([*(each.name for each in services_of(settings)), *models])
+    return [name for name in names if name.startswith(incomplete)]
+
+
 def print_json(value: object) -> None:
     """Write a value for scripts."""
     typer.echo(json.dumps(value, indent=2, default=str))

@@ -1,5 +1,6 @@
-"""`citadel start`, `stop` and `restart`: through systemd, with what the services say while they do it."""
+"""`citadel start`, `stop`, `restart` and `reload`: through systemd, with what the services say meanwhile."""
 
+import asyncio
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,11 +9,14 @@ import typer
 from citadel_llm.cli.common import (
     EXIT_FAILED,
     EXIT_NOT_PERMITTED,
+    JsonOption,
     colour,
+    complete_service,
     examples,
     fail,
     load_settings,
     pick_services,
+    print_json,
 )
 from citadel_llm.cli.status import status_table
 
@@ -24,81 +28,76 @@ app = typer.Typer()
 _Names = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[SERVICE|MODEL]...", help="`gateway`, or a model's name; all of them when absent."
+        metavar="[SERVICE|MODEL]...",
+        help="`gateway`, or a model's name; all of them when absent.",
+        autocompletion=complete_service,
     ),
 ]
 
 
 @app.command(epilog=examples("citadel start", "citadel start gateway", "citadel start MODEL"))
-def start(names: _Names = None) -> None:
+def start(names: _Names = None, as_json: JsonOption = False) -> None:
     """Start services, and wait until they are ready.
 
     Without names, those start that run always; a model that is loaded on demand is started by its name.
     """
-    _change("start", names or [], wanted="running")
+    _change("start", names or [], wanted="running", as_json=as_json)
 
 
 @app.command(epilog=examples("citadel stop", "citadel stop MODEL"))
-def stop(names: _Names = None) -> None:
+def stop(names: _Names = None, as_json: JsonOption = False) -> None:
     """Stop services; requests in flight are finished first."""
-    _change("stop", names or [], wanted="stopped")
+    _change("stop", names or [], wanted="stopped", as_json=as_json)
 
 
 @app.command(epilog=examples("citadel restart", "citadel restart MODEL"))
-def restart(names: _Names = None) -> None:
+def restart(names: _Names = None, as_json: JsonOption = False) -> None:
     """Restart services, and wait until they are ready.
 
     The gateway, by its name, is replaced without a gap: a new one takes over when it is ready; if it does not
     come up, the running one goes on.
     """
-    _change("restart", names or [], wanted="running")
+    _change("restart", names or [], wanted="running", as_json=as_json)
 
 
-def _change(verb: "Verb", names: list[str], wanted: str) -> None:
+@app.command(epilog=examples("citadel reload", "citadel reload gateway"))
+def reload(names: _Names = None, as_json: JsonOption = False) -> None:
+    """Have services that run take over new settings, and interrupt nothing.
+
+    Without names, those that can: an engine cannot, it is restarted. A service whose new settings do not work
+    goes on with the old ones.
+    """
+    _change("reload", names or [], wanted="running", as_json=as_json)
+
+
+def _change(verb: "Verb", names: list[str], wanted: str, *, as_json: bool) -> None:
     from citadel_llm.services import service_manager as manager  # noqa: PLC0415 - loads the settings' library
+    from citadel_llm.services.systemd import NotPermittedError, SystemdError  # noqa: PLC0415
 
     settings = load_settings()
     services = pick_services(settings, names) or manager.services_of(settings)
-    units = [service.unit for service in services] if names else [manager.TARGET]
-    verbs: dict[str, Verb] = {}
-    statuses: list[ServiceStatus] = []
-    before: dict[str, int | None] = {}
-    progress = _Progress()
+    progress = _Progress(silent=as_json)
     try:
-        if verb == "restart" and names:
-            running = list(zip(services, manager.read_statuses(services), strict=True))
-            verbs = {one.unit: "reload" for one, status in running if manager.replaces(one, status)}
-            before = {status.unit: status.pid for one, status in running if one.unit in verbs}
-            if manager.GATEWAY in verbs:
-                # systemd reloads its further workers with it, after it.
-                units = [unit for unit in units if unit == manager.GATEWAY or unit not in verbs]
-        if verb != "stop":
-            # Who starts by hand has looked at the cause; systemd would refuse after too many failures.
-            for failed in (one for one in manager.read_statuses(services) if one.state == "failed"):
-                manager.change("reset-failed", failed.unit).result()
-        changes = [manager.change(verbs.get(unit, verb), unit) for unit in units]
-        for statuses in manager.watch(services, changes):
-            progress.show(statuses)
-        complaints = [complaint for change in changes if (complaint := change.result())]
-    except manager.NotPermittedError as error:
+        statuses, complaints = asyncio.run(
+            manager.carry_out(verb, services, whole=not names, show=progress.show)
+        )
+    except NotPermittedError as error:
+        progress.clear()
         fail(str(error), EXIT_NOT_PERMITTED)
-    except manager.ManagerError as error:
+    except SystemdError as error:
+        progress.clear()
         fail(str(error))
     except KeyboardInterrupt:
         fail(f"\nnot waiting any longer: systemd goes on with the {verb}; see `citadel status`")
-    finally:
-        progress.clear()
-    complaints += [
-        f"{one.name} goes on as it was: see `citadel logs {one.name}`"
-        for one in statuses
-        if not complaints and one.unit in before and one.pid == before[one.unit]
-    ]
-    _report(statuses, complaints, wanted, named=bool(names))
+    progress.clear()
+    if as_json:
+        print_json([one.as_json() for one in statuses])
+    else:
+        typer.echo(status_table(statuses))
+    _judge(statuses, complaints, wanted, named=bool(names))
 
 
-def _report(statuses: "list[ServiceStatus]", complaints: list[str], wanted: str, *, named: bool) -> None:
-    typer.echo(status_table(statuses))
-
+def _judge(statuses: "list[ServiceStatus]", complaints: list[str], wanted: str, *, named: bool) -> None:
     def missed_it(one: "ServiceStatus") -> bool:
         if wanted == "stopped":
             return one.state not in {"stopped", "missing"}
@@ -117,12 +116,15 @@ def _report(statuses: "list[ServiceStatus]", complaints: list[str], wanted: str,
 class _Progress:
     """What services say while they move: on a terminal one line that changes, elsewhere a line a change."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, silent: bool) -> None:
         self._said: dict[str, str] = {}
-        self._on_terminal = sys.stdout.isatty()
+        self._silent = silent
+        self._on_terminal = not silent and sys.stdout.isatty()
 
     def show(self, statuses: "list[ServiceStatus]") -> None:
         """Show what is new."""
+        if self._silent:
+            return
         changing = [one for one in statuses if one.state in {"starting", "stopping"}]
         moving = {one.name: f"{one.state}: {one.says}".rstrip(": ") for one in changing}
         if self._on_terminal:

@@ -14,6 +14,7 @@ from citadel_llm.cli.common import (
     EXIT_NOT_PERMITTED,
     JsonOption,
     colour,
+    complete_service,
     examples,
     fail,
     load_settings,
@@ -49,7 +50,11 @@ class Level(StrEnum):
 def logs(  # noqa: PLR0917 - each is an option of the command line
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SERVICE|MODEL]...", help="`gateway`, or a model's name; all when absent."),
+        typer.Argument(
+            metavar="[SERVICE|MODEL]...",
+            help="`gateway`, or a model's name; all when absent.",
+            autocompletion=complete_service,
+        ),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as new lines come.")] = False,
     since: Annotated[

@@ -37,12 +37,13 @@ def status(as_json: JsonOption = False) -> None:
 
     Exit code 0 when all run that should, 1 when one does not.
     """
-    from citadel_llm.services.service_manager import ManagerError, read_statuses, services_of  # noqa: PLC0415
+    from citadel_llm.services.service_manager import read_statuses, services_of  # noqa: PLC0415
+    from citadel_llm.services.systemd import SystemdError  # noqa: PLC0415
 
     settings = load_settings()
     try:
         statuses = read_statuses(services_of(settings))
-    except ManagerError as error:
+    except SystemdError as error:
         fail(str(error))
     checks = seen(settings.run_dir)
     if as_json:

@@ -1,41 +1,22 @@
-"""The services of a host as systemd has them: which there are, how they are, and starting and stopping them.
+"""The services of a host as systemd has them: which there are, how they are, and how they are moved."""
 
-Speaks to systemd through `systemctl`. Who is not root goes through sudo, with exactly the commands that the
-operator's account is granted: one verb and one unit, no options.
-"""
-
-import os
-import subprocess
+import asyncio
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
 from citadel_llm.config import Settings
+from citadel_llm.services.systemd import NotPermittedError, Systemd, SystemdError, UnitState
 
-SYSTEMCTL = "/usr/bin/systemctl"
-SUDO = "/usr/bin/sudo"
 TARGET = "citadel.target"
 GATEWAY = "citadel-gateway.service"
 HEALTH = "citadel-health.service"
 MANAGER = "citadel-manager.service"
 
 State = Literal["running", "starting", "stopping", "stopped", "failed", "missing"]
-Verb = Literal["start", "stop", "restart", "reload", "reset-failed"]
+Verb = Literal["start", "stop", "restart", "reload"]
 
-_PROPERTIES = (
-    "Id",
-    "LoadState",
-    "ActiveState",
-    "SubState",
-    "Result",
-    "StatusText",
-    "MainPID",
-    "ActiveEnterTimestampMonotonic",
-    "MemoryCurrent",
-    "NRestarts",
-    "Job",
-)
 _STATES: dict[str, State] = {
     "active": "running",
     "reloading": "running",
@@ -44,14 +25,6 @@ _STATES: dict[str, State] = {
     "failed": "failed",
     "inactive": "stopped",
 }
-
-
-class ManagerError(Exception):
-    """systemd could not be asked or did not do it. The message is for people."""
-
-
-class NotPermittedError(ManagerError):
-    """This account may not do that."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +51,7 @@ class ServiceStatus:
         restarts: How often systemd had to restart it since it was last started by hand.
         pending: Whether systemd has something yet to do with it.
         on_demand: Whether it runs only when wanted.
+        cpu_seconds: CPU time since it was started; none where systemd does not count it.
     """
 
     name: str
@@ -90,6 +64,7 @@ class ServiceStatus:
     restarts: int = 0
     pending: bool = False
     on_demand: bool = False
+    cpu_seconds: float | None = None
 
     @property
     def content(self) -> bool:
@@ -117,108 +92,128 @@ def find_services(settings: Settings, name: str) -> list[Service]:
     return [each for each in services_of(settings) if name in (each.name, each.unit) or each.name in engines]
 
 
-def replaces(service: Service, status: "ServiceStatus") -> bool:
-    """Whether a reload restarts a service: a successor takes over from the one that runs, without a gap."""
-    return service.unit.startswith("citadel-gateway") and status.state == "running"
-
-
 def read_statuses(services: Sequence[Service]) -> list[ServiceStatus]:
-    """Ask systemd how the services are, in one call.
+    """Ask systemd how the services are.
 
     Raises:
-        ManagerError: systemd cannot be asked.
+        SystemdError: systemd cannot be asked.
     """
-    units = [service.unit for service in services]
-    command = [SYSTEMCTL, "show", f"--property={','.join(_PROPERTIES)}", "--", *units]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)  # noqa: S603
-    except OSError as error:
-        raise ManagerError(f"{SYSTEMCTL} cannot be run: {error.strerror}") from error
-    except subprocess.TimeoutExpired as error:
-        raise ManagerError("systemd did not answer within 30 s") from error
-    if done.returncode != 0:
-        complaint = done.stderr.strip() or f"systemctl ended with code {done.returncode}"
-        raise ManagerError(f"systemd cannot be asked: {complaint}")
-    return parse_statuses(services, done.stdout, time.clock_gettime(time.CLOCK_MONOTONIC))
+
+    async def ask() -> list[ServiceStatus]:
+        async with Systemd() as systemd:
+            return await statuses_of(systemd, services)
+
+    return asyncio.run(ask())
 
 
-def parse_statuses(services: Sequence[Service], shown: str, now: float) -> list[ServiceStatus]:
-    """Read what `systemctl show` wrote.
+async def statuses_of(systemd: Systemd, services: Sequence[Service]) -> list[ServiceStatus]:
+    """How the services are, in the same order.
+
+    Raises:
+        SystemdError: systemd cannot be asked.
+    """
+    states = await systemd.states([service.unit for service in services])
+    now = time.clock_gettime(time.CLOCK_MONOTONIC)
+    return [status_of(service, state, now) for service, state in zip(services, states, strict=True)]
+
+
+def plan(verb: Verb, before: Sequence[ServiceStatus], *, whole: bool) -> list[tuple[Verb, str]]:
+    """What systemd is to do to which unit.
+
+    A gateway that runs is not restarted but reloaded: a successor takes over from it, without a gap.
 
     Args:
-        services: In the order in which they were asked for: systemd answers in the same.
-        shown: A block of `Key=value` lines for each, an empty line between.
-        now: CLOCK_MONOTONIC, in seconds.
+        verb: What is to be done with the services.
+        before: How they are now.
+        whole: Whether they are all that there are.
     """
-    blocks = [
-        dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in _blocks(shown)
-    ]
-    if len(blocks) != len(services):
-        raise ManagerError(f"systemd told of {len(blocks)} units where {len(services)} were asked for")
-    return [_status(service, block, now) for service, block in zip(services, blocks, strict=True)]
+    if whole and verb != "reload":
+        return [(verb, TARGET)]
+    gateways = {one.unit for one in before if one.state == "running" and _is_gateway(one.unit)}
+    reloaded = gateways if verb in {"reload", "restart"} else set()
+    # systemd reloads the gateway's further workers with the first, after it.
+    along = reloaded - {GATEWAY} if GATEWAY in reloaded else set()
+    return [("reload" if one.unit in reloaded else verb, one.unit) for one in before if one.unit not in along]
 
 
-def change(verb: Verb, unit: str) -> "Change":
-    """Have systemd start, stop, restart or reload a unit, or forget how often it has failed.
+async def carry_out(
+    verb: Verb,
+    services: Sequence[Service],
+    *,
+    whole: bool,
+    show: Callable[[list[ServiceStatus]], None],
+    interval: float = 0.5,
+) -> tuple[list[ServiceStatus], list[str]]:
+    """Start, stop, restart or reload services, and wait until nothing moves any more.
+
+    Args:
+        verb: What is to be done with them.
+        services: With which.
+        whole: Whether they are all that there are.
+        show: Told how they are, again and again meanwhile.
+        interval: Between two looks, in seconds.
+
+    Returns:
+        How they are at the end, and what went wrong.
 
     Raises:
-        ManagerError: systemctl or sudo cannot be run.
+        NotPermittedError: This account may not do that.
+        SystemdError: systemd cannot be asked.
     """
-    command = [SYSTEMCTL, verb, unit]
-    if os.geteuid() != 0:
-        command = [SUDO, "-n", *command]
+    async with Systemd() as systemd:
+        if verb == "reload" and whole:
+            states = await systemd.states([service.unit for service in services])
+            reloadable = {one.unit for one in states if one.can_reload and one.active_state == "active"}
+            services = [service for service in services if service.unit in reloadable]
+        before = await statuses_of(systemd, services)
+        planned = plan(verb, before, whole=whole)
+        if verb in {"start", "restart"}:
+            # Who starts by hand has looked at the cause; systemd would refuse after too many failures.
+            for failed in (one for one in before if one.state == "failed"):
+                await systemd.reset_failed(failed.unit)
+        jobs = [asyncio.ensure_future(_do(systemd, *each)) for each in planned]
+        try:
+            while True:
+                done = all(job.done() for job in jobs)
+                statuses = await statuses_of(systemd, services)
+                show(statuses)
+                if done and not any(status.pending for status in statuses):
+                    break
+                # The target's own job is over before those of its services.
+                await (asyncio.sleep(interval) if done else asyncio.wait(jobs, timeout=interval))
+            complaints = [complaint for job in jobs if (complaint := job.result())]
+        finally:
+            for job in jobs:
+                job.cancel()
+            await asyncio.gather(*jobs, return_exceptions=True)
+    if not complaints and any(each == "reload" for each, _ in planned):
+        complaints = [
+            f"{new.name} goes on as it was: see `citadel logs {new.name}`"
+            for old, new in zip(before, statuses, strict=True)
+            if _is_gateway(new.unit) and old.state == "running" and new.pid == old.pid
+        ]
+    return statuses, complaints
+
+
+async def _do(systemd: Systemd, verb: Verb, unit: str) -> str:
+    """Have it done. What systemd complains of; empty when it is content."""
+    acts = {
+        "start": systemd.start,
+        "stop": systemd.stop,
+        "restart": systemd.restart,
+        "reload": systemd.reload,
+    }
     try:
-        process = subprocess.Popen(  # noqa: S603
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-    except OSError as error:
-        raise ManagerError(f"{command[0]} cannot be run: {error.strerror}") from error
-    return Change(process, " ".join(command))
+        await acts[verb](unit)
+    except NotPermittedError:
+        raise
+    except SystemdError as error:
+        return str(error)
+    return ""
 
 
-class Change:
-    """A change in progress: `systemctl` at work."""
-
-    def __init__(self, process: subprocess.Popen[str], command: str) -> None:
-        self._process = process
-        self._command = command
-
-    @property
-    def over(self) -> bool:
-        """Whether systemctl has come back."""
-        return self._process.poll() is not None
-
-    def result(self) -> str:
-        """Wait for the end. What systemctl complained of, empty when it was content.
-
-        Raises:
-            NotPermittedError: This account may not do that.
-        """
-        _, complaint = self._process.communicate()
-        if self._process.returncode == 0:
-            return ""
-        refusals = ("sudo:", "Access denied", "authentication required", "not allowed", "Permission denied")
-        if any(refusal in complaint for refusal in refusals):
-            raise NotPermittedError(f"not permitted: {self._command}\n{complaint.strip()}")
-        return complaint.strip() or f"{self._command} ended with code {self._process.returncode}"
-
-
-def watch(
-    services: Sequence[Service], changes: Iterable[Change], interval: float = 0.5
-) -> Iterator[list[ServiceStatus]]:
-    """How the services are, again and again, until the changes are over and nothing moves any more.
-
-    Raises:
-        ManagerError: systemd cannot be asked.
-    """
-    changes = list(changes)
-    while True:
-        over = all(each.over for each in changes)
-        statuses = read_statuses(services)
-        yield statuses
-        if over and not any(status.pending for status in statuses):
-            return
-        time.sleep(interval)
+def _is_gateway(unit: str) -> bool:
+    return unit.startswith(("citadel-gateway.", "citadel-gateway@"))
 
 
 def _gateway(settings: Settings) -> list[Service]:
@@ -227,41 +222,39 @@ def _gateway(settings: Settings) -> list[Service]:
     return [Service("gateway", GATEWAY), *further]
 
 
-def _blocks(shown: str) -> list[str]:
-    return [block for block in shown.strip().split("\n\n") if block.strip()]
+def status_of(service: Service, unit: UnitState, now: float) -> ServiceStatus:
+    """A service's status from its unit's state.
 
-
-def _status(service: Service, block: dict[str, str], now: float) -> ServiceStatus:
-    if block.get("LoadState") in {"not-found", "bad-setting", "error", "masked"}:
-        says = f"its unit is {block['LoadState']}"
+    Args:
+        service: The service.
+        unit: What systemd says of its unit.
+        now: CLOCK_MONOTONIC, in seconds.
+    """
+    if unit.load_state in {"not-found", "bad-setting", "error", "masked"}:
+        says = f"its unit is {unit.load_state}"
         return ServiceStatus(service.name, service.unit, "missing", says, on_demand=service.on_demand)
-    retrying = block.get("SubState") == "auto-restart"
-    state = "failed" if retrying else _STATES.get(block.get("ActiveState", ""), "stopped")
-    entered = int(block.get("ActiveEnterTimestampMonotonic") or 0) / 1_000_000
+    retrying = unit.sub_state == "auto-restart"
+    state = "failed" if retrying else _STATES.get(unit.active_state, "stopped")
+    running = state == "running" and unit.active_enter is not None
     return ServiceStatus(
         name=service.name,
         unit=service.unit,
         state=state,
-        says=_says(service, block, state, retrying=retrying),
-        pid=int(block.get("MainPID") or 0) or None,
-        seconds=round(now - entered, 1) if state == "running" and entered else None,
-        memory_bytes=_number(block.get("MemoryCurrent", "")),
-        restarts=_number(block.get("NRestarts", "")) or 0,
-        pending=state in {"starting", "stopping"} or block.get("Job", "0") not in {"", "0"},
+        says=_says(service, unit, state, retrying=retrying),
+        pid=unit.main_pid,
+        seconds=round(now - (unit.active_enter or 0), 1) if running else None,
+        memory_bytes=unit.memory_bytes,
+        restarts=unit.restarts,
+        pending=state in {"starting", "stopping"} or unit.job,
         on_demand=service.on_demand,
+        cpu_seconds=unit.cpu_seconds,
     )
 
 
-def _says(service: Service, block: dict[str, str], state: State, *, retrying: bool) -> str:
-    text = block.get("StatusText", "")
+def _says(service: Service, unit: UnitState, state: State, *, retrying: bool) -> str:
     if state == "stopped":
         return f"on demand: citadel start {service.name}" if service.on_demand else ""
     if state != "failed":
-        return text
-    reason = text or f"systemd: {block.get('Result', 'failed')}"
+        return unit.status_text
+    reason = unit.status_text or f"systemd: {unit.result}"
     return f"{reason} (systemd tries again)" if retrying else reason
-
-
-def _number(text: str) -> int | None:
-    """A count of systemd's; `[not set]` and the highest number stand for unknown."""
-    return int(text) if text.isdigit() and int(text) < 2**63 else None
