@@ -91,6 +91,29 @@ def drop_in(described: Mapping[str, Any]) -> str:
     return "\n".join([*head, f"Environment=CITADEL_REVISION={described['revision']}", *lines, ""])
 
 
+def rights(services: Iterable[Mapping[str, Any]], operator: str) -> list[dict[str, Any]]:
+    """Say which account may do what with which unit; nobody else but root may do anything.
+
+    Args:
+        services: As C(citadel_services) describes them.
+        operator: The operator's account; empty when it has no rights.
+    """
+    described = list(services)
+    names = [each["name"] for each in described]
+    engines = [name for name in names if name.startswith("citadel-engine@")]
+    gateways = [name for name in names if re.match(r"citadel-gateway[@.]", name)]
+    on_demand = [each["name"] for each in described if each["on_demand"]]
+    found = [
+        ("citadel-manager", ["start", "stop", "restart"], on_demand),
+        ("citadel-health", ["restart"], [*gateways, *engines]),
+        ("citadel-health", ["stop"], engines),
+    ]
+    if operator:
+        verbs = ["start", "stop", "restart", "reload", "reset-failed"]
+        found.insert(0, (operator, verbs, ["citadel.target", *names]))
+    return [{"account": account, "verbs": verbs, "units": sorted(units)} for account, verbs, units in found]
+
+
 class FilterModule:
     """The filters, by the names under which templates know them."""
 
@@ -99,4 +122,5 @@ class FilterModule:
         return {
             "citadel_services": services,
             "citadel_drop_ins": drop_ins,
+            "citadel_rights": rights,
         }
