@@ -83,6 +83,23 @@ def test_phases_are_seen(text: str, expected: str | None) -> None:
             "is needed, which is larger than the available KV cache memory (1.0 GiB).",
             "the KV cache does not fit; lower max_model_len",
         ),
+        (
+            1,
+            "ValueError: Available memory on node 0 (13.66/22.96 GiB) on kv cache allocation is less than "
+            "requested memory for kv (4000.0 GiB). Decrease --kv-cache-memory-bytes, VLLM_CPU_KVCACHE_SPACE.",
+            "the KV cache does not fit; lower max_model_len",
+        ),
+        (
+            1,
+            "ValueError: Available memory on node 0 (3.66/22.96 GiB) on startup is less than desired CPU "
+            "memory utilization (0.92, 21.1 GiB).",
+            "another process holds the host's memory",
+        ),
+        (
+            1,
+            "ValueError: Following weights were not initialized from checkpoint: {'a'}",
+            "missing or damaged",
+        ),
         (1, "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.", "out of memory ("),
         (
             1,

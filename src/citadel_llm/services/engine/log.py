@@ -44,7 +44,11 @@ _REASONS = (
         "out of memory: another process holds GPU memory (nvidia-smi shows whose it is); free it",
     ),
     (
-        r"No available memory for the cache blocks"
+        r"is less than desired CPU memory utilization",
+        "out of memory: another process holds the host's memory; free it, or lower kv_cache_gib",
+    ),
+    (
+        r"No available memory for the cache blocks|on kv cache allocation is less than requested memory"
         r"|larger than the (available KV cache|maximum number of tokens)",
         "out of memory: the KV cache does not fit; lower max_model_len or give it more memory",
     ),
@@ -62,7 +66,8 @@ _REASONS = (
         "max_model_len is more than the model's own",
     ),
     (
-        r"Cannot find any model weights|does not appear to have a file named|SafetensorError"
+        r"Cannot find any model weights|weights were not initialized from checkpoint"
+        r"|does not appear to have a file named|SafetensorError"
         r"|No such file or directory: .*\.safetensors|Invalid repository ID",
         "the weights are missing or damaged",
     ),
