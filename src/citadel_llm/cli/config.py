@@ -100,6 +100,9 @@ def diff(names: _Names = None, directory: DirectoryOption = None, as_json: JsonO
         typer.echo(f"no difference: {services} run with what is on disk")
     else:
         _show_differences(found)
+    for each in running:
+        if each.reload_failed and not as_json:
+            typer.echo(f"{each.service} goes on as it was, for its last reload failed: {each.reload_failed}")
     if found:
         raise typer.Exit(EXIT_FAILED)
 
