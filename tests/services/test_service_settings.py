@@ -27,7 +27,7 @@ BASE: dict[str, Any] = {
     ],
     "features": {"wide": {"enabled": False, "owner": "ada", "expires": "2099-12-31"}},
 }
-SERVICES = ("gateway", "gateway.2", "engine@one", "engine@two", "engine@two.2", "health")
+SERVICES = ("gateway", "gateway.2", "engine@one", "engine@two", "engine@two.2", "health", "manager")
 
 
 def settings_with(path: str, value: object) -> Settings:
@@ -53,16 +53,22 @@ SETTINGS = settings_with("environment", "staging")
         ("logging.level", "debug", set(SERVICES)),
         ("gateway.port", 9000, {"gateway", "gateway.2", "health"}),
         # Below the gateway's spans are the engines' own.
-        ("gateway.tracing.endpoint", "http://10.0.0.5:4318/v1/traces", set(SERVICES)),
+        ("gateway.tracing.endpoint", "http://10.0.0.5:4318/v1/traces", {*SERVICES} - {"manager"}),
         ("engine.cache_dir", "/cache", {"engine@one", "engine@two", "engine@two.2", "health"}),
         ("placement.made_from", "other", {"health"}),
-        ("models.0.engine.dtype", "float16", {"engine@one", "health"}),
+        ("models.0.engine.dtype", "float16", {"engine@one", "health", "manager"}),
+        ("residency.wait_seconds", 5, {"gateway", "gateway.2", "health", "manager"}),
+        ("placement.on_demand.host_bytes", 5, {"health", "manager"}),
         ("models.0.aliases", ["uno"], {"gateway", "gateway.2", "engine@one", "health"}),
         ("models.0.source.path", "/other", {"engine@one", "health"}),
         ("models.0.weight_bytes", 5, {"health"}),
-        ("models.0.plan.residency", "cold", {"gateway", "gateway.2", "engine@one", "health"}),
-        ("models.1.plan.gpus", [2], {"engine@two", "health"}),
-        ("models.1.plan.replicas", [{"gpus": [2], "kv_cache_bytes": 2**30}], {"engine@two.2", "health"}),
+        ("models.0.plan.residency", "cold", {"gateway", "gateway.2", "engine@one", "health", "manager"}),
+        ("models.1.plan.gpus", [2], {"engine@two", "health", "manager"}),
+        (
+            "models.1.plan.replicas",
+            [{"gpus": [2], "kv_cache_bytes": 2**30}],
+            {"engine@two.2", "health", "manager"},
+        ),
         ("features.wide.enabled", True, set(SERVICES)),
         ("features.wide.owner", "bob", set()),
     ],

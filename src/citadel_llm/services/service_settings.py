@@ -28,6 +28,8 @@ _NOT_THE_ENGINES = {"replicas", "memory", "asleep_host_bytes"}
 # Of a model, what the gateway reads.
 _ROUTED = {"name", "aliases", "task", "runtime", "residency"}
 _ROUTED_PARTS = {"engine": {"max_model_len", "replicas"}, "plan": {"residency", "max_model_len"}}
+# Of a model, what the manager reads.
+_MOVED = {"name", "task", "runtime", "engine", "plan"}
 _SHARED_BY_ENGINES = {"engine", "features", "logging", "models_root", "run_dir"}
 _OF_FLAGS = {"owner", "expires", "purpose"}
 _NOT_THE_GATEWAYS = {"environment", "root", "models_root", "engine", "placement", "health"}
@@ -109,6 +111,8 @@ def _reads(service: str, models: Sequence[str]) -> Callable[[KeyPath], bool]:
     reads: Callable[[KeyPath], bool] = lambda _: True  # noqa: E731
     if kind.partition(".")[0] == "gateway":
         reads = _gateway_reads
+    elif kind == "manager":
+        reads = _manager_reads
     elif kind == "engine":
         model, _, number = instance.rpartition(".")
         further = instance not in models and number.isdigit()
@@ -126,6 +130,15 @@ def _gateway_reads(path: KeyPath) -> bool:
         case ("models", _, part, *rest):
             return part in _ROUTED or (bool(rest) and rest[0] in _ROUTED_PARTS.get(str(part), ()))
     return path[0] not in _NOT_THE_GATEWAYS
+
+
+def _manager_reads(path: KeyPath) -> bool:
+    match path:
+        case ("models", _, part, *_):
+            return part in _MOVED
+        case ("placement", part, *_):
+            return part == "on_demand"
+    return path[0] in {"features", "logging", "residency", "run_dir"}
 
 
 def _engine_reads(model: str, replica: int | None, path: KeyPath) -> bool:
