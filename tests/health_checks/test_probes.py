@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -332,6 +333,16 @@ async def test_a_command_that_hangs_ends_with_all_that_it_started(tmp_path: Path
     async with asyncio.timeout(5):
         while _runs(child):  # noqa: ASYNC110 - it is nobody of ours, whose end would be told
             await asyncio.sleep(0.01)
+
+
+async def test_one_that_gets_away_does_not_hold_the_check() -> None:
+    """With a session of its own it is not ended, and it keeps the output open for as long as it likes."""
+    began = time.monotonic()
+    reading = await look(
+        "away", probes.command(["/bin/sh", "-c", "/usr/bin/setsid /bin/sleep 20 & wait"]), 0.5
+    )
+    assert reading.detail == "no answer within 0.5 s"
+    assert time.monotonic() - began < 10
 
 
 def _runs(pid: int) -> bool:

@@ -36,7 +36,7 @@ class Client:
         """Ask once, and note how it went."""
         began = asyncio.get_running_loop().time()
         if self.streams is not None and self.streams[0].at_eof():
-            # As every client does that keeps connections: one that the server has closed meanwhile is not used.
+            # As every client does that keeps connections: one that was closed meanwhile is not used.
             self.close()
         try:
             if self.streams is None:

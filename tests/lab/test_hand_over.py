@@ -9,32 +9,22 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
-import jinja2
 import pytest
 
 from .conftest import PROJECT, OwnLab
+from .deployed import place_application, render_unit
 
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(os.geteuid() != 0, reason="lab hosts are root's")]
 
 MODEL = "chat-model"
-SRC = PROJECT / "src"
 # Of its own, for several gateways at once want more memory than the other tests' hosts have.
 HOST = {"name": "citadel-test-4", "address": "10.89.14.14"}
 UNIT = "citadel-gateway.service"
-_TEMPLATES = PROJECT / "roles/systemd_units/templates"
-_COMMAND = """#!/usr/bin/python3
-import sys
-sys.path[:0] = ["/opt/citadel/current/src", "/opt/citadel/site"]
-from citadel_llm.cli import main
-main()
-"""
 _ENGINE = (
     "systemd-run --quiet --unit=fake-engine --setenv=PYTHONPATH=/opt/citadel/site:/opt/citadel/test "
     "python3 /opt/citadel/test/hand_over_engine.py"
@@ -64,21 +54,8 @@ class Gateway:
 
     def install(self) -> None:
         """What the roles would: accounts, code, settings, folders, the unit."""
-        site, test = self.root / "opt/citadel/site", self.root / "opt/citadel/test"
-        command = self.root / "opt/citadel/current/venv/bin/citadel"
-        command.parent.mkdir(parents=True, exist_ok=True)
-        command.write_text(_COMMAND)
-        command.chmod(0o755)
-        requirements = PROJECT / "requirements/app.txt"
-        python = self.do("python3 --version").split()[1].rpartition(".")[0]
-        words = ["uv", "pip", "install", "--quiet", f"--python-version={python}", "--only-binary=:all:"]
-        words += [
-            "--python-platform=x86_64-unknown-linux-gnu",
-            f"--target={site}",
-            f"--requirement={requirements}",
-        ]
-        subprocess.run([Path(sys.executable).with_name(words[0]), *words[1:]], check=True)
-        shutil.copytree(SRC, self.root / "opt/citadel/current/src", dirs_exist_ok=True)
+        test = self.root / "opt/citadel/test"
+        place_application(self.root, self.do("python3 --version").split()[1].rpartition(".")[0])
         fakes = test / "tests/gateway"
         fakes.mkdir(parents=True, exist_ok=True)
         for name in ("hand_over_load.py", "hand_over_engine.py"):
@@ -125,20 +102,8 @@ class Gateway:
 
     def write_unit(self, revision: str = "first") -> None:
         """The deployed unit, from its template."""
-        environment = jinja2.Environment(  # noqa: S701 - a unit is no web page
-            loader=jinja2.FileSystemLoader(_TEMPLATES), trim_blocks=True, undefined=jinja2.StrictUndefined
-        )
-        text = environment.get_template("citadel-gateway.service.j2").render(
-            citadel_root="/opt/citadel",
-            ansible_facts={"systemd": {"version": 252}},
-            __systemd_units_interpreter_folder="",
-            systemd_units_restart_delay=1,
-            systemd_units_start_limit_burst=10,
-            systemd_units_start_limit_interval=1800,
-            systemd_units_watchdog=20,
-        )
         units = self.root / "etc/systemd/system"
-        (units / UNIT).write_text(text)
+        (units / UNIT).write_text(render_unit(f"{UNIT}.j2"))
         (units / f"{UNIT}.d").mkdir(exist_ok=True)
         (units / f"{UNIT}.d/citadel.conf").write_text(f"[Service]\nEnvironment=CITADEL_REVISION={revision}\n")
 

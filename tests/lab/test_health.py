@@ -1,7 +1,8 @@
 """The health checks under systemd, on a lab host: a gateway that hangs is restarted, and no more than it may.
 
 The unit of the health checks is the deployed one, and its code this tree's; the gateway is a stand-in that
-can be stopped in its tracks. What is not looked at here is the deployment: molecule does that.
+can be stopped in its tracks. Not looked at here: the deployment, which molecule does, and the rights that
+it gives, which test_rights.py does.
 """
 
 import json

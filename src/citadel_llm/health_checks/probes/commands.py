@@ -47,23 +47,30 @@ async def run(command: Sequence[str], given: bytes = b"", keep: int = _KEPT_BYTE
     Raises:
         OSError: It cannot be run.
     """
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env=_ENVIRONMENT,
-        start_new_session=True,
-    )
+    output = _Output(keep)
     try:
-        _, output = await asyncio.gather(_give(process, given), _take(process, keep))
-        return Ended(await process.wait(), output.decode(errors="replace"))
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=output.theirs,
+            stderr=output.theirs,
+            env=_ENVIRONMENT,
+            start_new_session=True,
+        )
+    except BaseException:
+        output.close()
+        raise
+    finally:
+        os.close(output.theirs)
+    try:
+        _, text = await asyncio.gather(_give(process, given), output.read())
+        return Ended(await process.wait(), text.decode(errors="replace"))
     finally:
         # What it has started goes with it.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        if process.returncode is None:
-            await process.wait()
+        output.close()
+        await process.wait()
 
 
 def command(words: Sequence[str]) -> Probe:
@@ -89,10 +96,25 @@ async def _give(process: asyncio.subprocess.Process, given: bytes) -> None:
     process.stdin.close()
 
 
-async def _take(process: asyncio.subprocess.Process, keep: int) -> bytes:
-    """All is read, so that the command goes on, and the beginning is kept."""
-    assert process.stdout  # noqa: S101 - it was asked for
-    kept = b""
-    while chunk := await process.stdout.read(1 << 16):
-        kept = (kept + chunk)[:keep]
-    return kept
+class _Output:
+    """A pipe of our own: asyncio's would have us wait for whoever got away and still holds its other end."""
+
+    def __init__(self, keep: int) -> None:
+        ours, self.theirs = os.pipe()
+        self._file = os.fdopen(ours, "rb", buffering=0)
+        self._keep = keep
+        self._transport: asyncio.ReadTransport | None = None
+
+    async def read(self) -> bytes:
+        """All is read, so that the command goes on, and the beginning is kept."""
+        stream, kept = asyncio.StreamReader(), b""
+        self._transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(stream), self._file
+        )
+        while chunk := await stream.read(1 << 16):
+            kept = (kept + chunk)[: self._keep]
+        return kept
+
+    def close(self) -> None:
+        """Read no more."""
+        (self._transport or self._file).close()
