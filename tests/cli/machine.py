@@ -79,7 +79,7 @@ class Machine:
 
 def state(active: str, sub: str, says: str = "", **fields: Any) -> UnitState:
     """A unit's state."""
-    up = {"main_pid": 4711, "memory_bytes": 3267440640, "active_enter": 1.0, "can_reload": True}
+    up = {"main_pid": 4711, "memory_bytes": 3267440640, "active_enter": 1.0}
     known = {
         "active_state": active,
         "sub_state": sub,

@@ -22,7 +22,6 @@ RUNNING: dict[str, Any] = {
     "CPUUsageNSec": 1_500_000_000,
     "NRestarts": 2,
     "Job": [0, "/"],
-    "CanReload": True,
 }
 NOT_SET = 18446744073709551615
 
@@ -56,7 +55,6 @@ def test_a_running_service() -> None:
         restarts=2,
         job=False,
         cpu_seconds=1.5,
-        can_reload=True,
     )
 
 
@@ -69,7 +67,7 @@ def test_what_is_not_known_is_none() -> None:
 
 
 def test_what_is_no_service_has_nothing_of_a_services() -> None:
-    of_any = ("LoadState", "ActiveState", "SubState", "ActiveEnterTimestampMonotonic", "Job", "CanReload")
+    of_any = ("LoadState", "ActiveState", "SubState", "ActiveEnterTimestampMonotonic", "Job")
     state = read_state("citadel.target", {key: RUNNING[key] for key in of_any})
     assert (state.result, state.status_text, state.main_pid, state.memory_bytes) == (
         "success",

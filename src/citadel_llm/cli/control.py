@@ -64,8 +64,7 @@ def restart(names: _Names = None, as_json: JsonOption = False) -> None:
 def reload(names: _Names = None, as_json: JsonOption = False) -> None:
     """Have services that run take over new settings, and interrupt nothing.
 
-    Without names, those that can: an engine cannot, it is restarted. A service whose new settings do not work
-    goes on with the old ones.
+    Without names, all that run. A service whose new settings do not work goes on with the old ones.
     """
     _change("reload", names or [], wanted="running", as_json=as_json)
 

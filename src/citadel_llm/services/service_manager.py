@@ -161,11 +161,10 @@ async def carry_out(
         SystemdError: systemd cannot be asked.
     """
     async with Systemd() as systemd:
-        if verb == "reload" and whole:
-            states = await systemd.states([service.unit for service in services])
-            reloadable = {one.unit for one in states if one.can_reload and one.active_state == "active"}
-            services = [service for service in services if service.unit in reloadable]
         before = await statuses_of(systemd, services)
+        if verb == "reload" and whole:
+            before = [one for one in before if one.state == "running"]
+            services = [service for service in services if service.unit in {one.unit for one in before}]
         planned = plan(verb, before, whole=whole)
         if verb in {"start", "restart"}:
             # Who starts by hand has looked at the cause; systemd would refuse after too many failures.

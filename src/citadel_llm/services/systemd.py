@@ -52,7 +52,6 @@ class UnitState:
         restarts: How often systemd restarted it by itself since it was last started by hand.
         job: Whether something is yet to be done with it.
         cpu_seconds: CPU time of this run; none where systemd does not count it.
-        can_reload: Whether it says how it is reloaded.
     """
 
     unit: str
@@ -67,7 +66,6 @@ class UnitState:
     restarts: int = 0
     job: bool = False
     cpu_seconds: float | None = None
-    can_reload: bool = False
 
 
 class Systemd:
@@ -198,7 +196,6 @@ def read_state(unit: str, properties: Mapping[str, Any]) -> UnitState:
         restarts=properties.get("NRestarts", 0),
         job=properties["Job"][0] != 0,
         cpu_seconds=None if cpu is None else cpu / 1e9,
-        can_reload=properties["CanReload"],
     )
 
 

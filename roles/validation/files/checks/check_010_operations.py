@@ -19,8 +19,7 @@ def as_operator(site: Site, command: str) -> str:
 def check_start_and_stop(host: Host, site: Site, evidence: Evidence) -> None:
     for verb in ("start", "stop", "restart"):
         said(host, as_operator(site, f"citadel {verb} --help"))
-        said(host, as_operator(site, f"sudo -n --list /usr/bin/systemctl {verb} citadel.target"))
-    evidence("`citadel start | stop | restart`, which the operator may")
+    evidence("`citadel start | stop | restart` in the operator's login")
     evidence("playbooks/start.yml and stop.yml for all hosts")
 
 
