@@ -28,7 +28,7 @@ from citadel_llm.services.systemd import Systemd
 # Slower than systemd's watchdog, which acts first on a process that gives no sign of life.
 _GATEWAY = CheckOptions(
     interval_seconds=10,
-    failures=12,
+    failures=8,
     recovery=Recovery(action="restart", service="gateway"),
 )
 _SLOW = CheckOptions(interval_seconds=60)

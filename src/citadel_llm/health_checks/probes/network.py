@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import datetime
 import json
+import os
 import ssl
 from pathlib import Path
 
@@ -148,7 +149,9 @@ def _unreachable(error: aiohttp.ClientError | OSError) -> Reading:
     cause = getattr(error, "os_error", error)
     if isinstance(cause, PermissionError):
         raise cause
-    return Reading("failed", _line(str(getattr(cause, "strerror", None) or cause or repr(error))))
+    # asyncio puts words of its own where the system's would stand; a name not found has numbers of its own.
+    number = getattr(cause, "errno", None) or 0
+    return Reading("failed", _line(os.strerror(number) if number > 0 else str(cause) or repr(cause)))
 
 
 def _host_and_port(address: str) -> tuple[str, int]:
