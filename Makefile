@@ -42,13 +42,16 @@ test: check ## All that CI runs: check, tests on lab hosts, molecule (root's, by
 	$(AS_ROOT) env PATH="$$PATH" pytest -m lab
 	$(AS_ROOT) env PATH="$$PATH" MOLECULE_COMMAND_BORDERS=0 molecule test --all
 
-.PHONY: prove bench chaos
-prove: bench chaos ## Chaos and benchmarks, run by hand
+.PHONY: prove bench chaos residency
+prove: bench chaos residency ## Chaos and benchmarks, run by hand
 bench: bootstrap ## The gateway beside its peers (OPTIONS=--quick for a look): docs/benchmarks.md
 	bench/run $(OPTIONS)
 chaos: ## What clients see while things are taken away from a lab host (root's, by sudo): docs/chaos.md
 	@scripts/bootstrap lab
 	@$(AS_ROOT) $(CURDIR)/$(BIN)/python -m bench.chaos $(OPTIONS)
+
+residency: bootstrap ## Models that take turns, in simulated time: docs/models-on-demand.md
+	python -m bench.residency $(OPTIONS)
 
 .PHONY: lab-up lab-down lab-status
 lab-up: ## Make and start the lab's hosts (inventories/lab)

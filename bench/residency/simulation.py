@@ -130,6 +130,8 @@ class Simulation:
             case Action.SLEEP | Action.STOP:
                 if model.leases:
                     raise BrokenPolicyError(f"{model.name} was taken from {model.leases} requests")
+                if step.wanted_by:
+                    self.models[step.wanted_by].promised = True
                 seconds = costs.leave
                 self._target[model.name] = State.ASLEEP if step.action is Action.SLEEP else State.COLD
                 model.goes(State.LEAVING, now)

@@ -148,6 +148,29 @@ def test_one_that_cannot_be_put_to_sleep_is_stopped() -> None:
     assert managing(work, sleeps=True, host=12).done == ["start a", "sleep a", "stop a", "start b"]
 
 
+def test_one_that_does_not_wake_is_stopped_and_started_anew() -> None:
+    async def work(manager: Manager, edge: Edge) -> None:
+        gateway = manager.connected()
+        for name in "ab":
+            while manager.holdings[name].state is not State.AWAKE:
+                says(manager, gateway, **{name: Asked(waiting=1)})
+                await asyncio.sleep(0.02)
+        edge.fails["wake"] = "it talks nonsense"
+        while manager.holdings["a"].state is not State.AWAKE:
+            says(manager, gateway, a=Asked(waiting=1))
+            await asyncio.sleep(0.02)
+
+    assert managing(work, sleeps=True, host=12, retry=0.1).done == [
+        "start a",
+        "sleep a",
+        "start b",
+        "sleep b",
+        "wake a",
+        "stop a",
+        "start a",
+    ]
+
+
 def test_one_that_fails_is_tried_again_when_its_time_has_come() -> None:
     async def work(manager: Manager, edge: Edge) -> None:
         edge.fails["start"] = "no weights"

@@ -171,11 +171,25 @@ def test_small_ones_do_not_slip_in_before_a_large_one_that_has_waited_long() -> 
 
 def test_one_at_a_time_moves_on_a_device() -> None:
     first, second, elsewhere = holding("first"), holding("second"), holding("elsewhere", device=1)
-    first.state, second.waiting, elsewhere.waiting = State.WAKING, [0.0], [1.0]
+    first.state, second.waiting, elsewhere.waiting = State.WAKING, [0.0, 0.0], [1.0]
     policy = Policy({0: 40 * GIB, 1: 40 * GIB})
     assert policy.decide([first, second, elsewhere], 10) == [Step(Action.WAKE, "elsewhere")]
     first.state = State.AWAKE
     assert policy.decide([first, second, elsewhere], 10) == [Step(Action.WAKE, "second")]
+
+
+def test_the_order_of_turns() -> None:
+    """Most requests for what it takes, but for who has waited too long, and whom room was made for."""
+    few, many, dear = holding("few"), holding("many"), holding("dear", start=300)
+    few.waiting, many.waiting, dear.waiting = [0.0], [5.0] * 4, [4.0] * 9
+    policy = Policy({0: 10 * GIB}, longest_wait=100)
+    models = [few, many, dear]
+    assert policy.decide(models, 10) == [Step(Action.WAKE, "many")]
+    assert policy.decide(models, 101) == [Step(Action.WAKE, "few")]
+    dear.promised = True
+    assert policy.decide(models, 101) == [Step(Action.WAKE, "dear")]
+    dear.goes(State.WAKING, 101)
+    assert not dear.promised
 
 
 def test_a_sleeper_that_is_waited_for_is_not_stopped_for_another() -> None:

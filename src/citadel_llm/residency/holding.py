@@ -97,6 +97,7 @@ class Holding:
         waiting: When those came that wait for it, the oldest first.
         pinned: Whether it must stay awake.
         closed: Whether it takes no more requests, for another model is to have its place.
+        promised: Whether others were sent away for it: then nobody else gets their room.
         retry_at: When it may be tried again, after it did not come up.
     """
 
@@ -111,6 +112,7 @@ class Holding:
     waiting: list[float] = field(default_factory=list)
     pinned: bool = False
     closed: bool = False
+    promised: bool = False
     retry_at: float = 0.0
 
     def held(self) -> Mapping[Device, int]:
@@ -129,6 +131,8 @@ class Holding:
     def goes(self, state: State, now: float) -> None:
         """It is there now, or on its way."""
         self.was, self.state, self.since = self.state, state, now
+        if state is State.WAKING:
+            self.promised = False
 
     @property
     def moving(self) -> bool:

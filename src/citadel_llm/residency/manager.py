@@ -240,6 +240,8 @@ class Manager:
             case Action.WAKE:
                 self._bring_up(model)
             case Action.SLEEP | Action.STOP:
+                if step.wanted_by:
+                    self.holdings[step.wanted_by].promised = True
                 self._send_away(model, step.action)
 
     def _bring_up(self, model: Holding) -> None:
@@ -251,8 +253,10 @@ class Manager:
                 await (self._mover.wake(model.name) if asleep else self._mover.start(model.name))
             except MoveError as error:
                 self._log.error("did not come up", model=model.name, reason=str(error))
+                # One that did not wake still holds what it held.
+                where = await self._make_sure_it_is_stopped(model) if asleep else State.COLD
                 self._failed(model, str(error))
-                model.goes(State.COLD, self._clock())
+                model.goes(where, self._clock())
             else:
                 now, tally = self._clock(), self.tallies[model.name]
                 model.costs.measured("wake" if asleep else "start", now - began)
@@ -380,6 +384,8 @@ class Manager:
             if tally.loading is not None and model.state is not State.AWAKE:
                 # An operator does not wait for others' patience.
                 model.waiting.insert(0, tally.loading - self.policy.patience)
+            # Room that was made for it is anybody's when nobody waits for it any more.
+            model.promised = model.promised and bool(model.waiting)
         self._stir()
 
     def _changed(self) -> None:

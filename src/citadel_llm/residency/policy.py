@@ -4,8 +4,9 @@ The rules, in the order of their weight:
 
 1. Memory is never promised twice, and one model at a time moves on a device.
 2. Nothing is taken from a model that answers a request, that is pinned, or that has not had its minimum stay.
-3. Who waits longest is served first. After `patience` it is served before anything else on its devices: what
-   is in its way takes no more requests, finishes those it has, and goes. So nobody starves.
+3. Of the models that are waited for, the one with most requests for what bringing it up takes goes first;
+   after `longest_wait`, whoever waits longest. After `patience` what is in its way takes no more requests,
+   finishes those it has, and goes. So nobody starves.
 4. Before that, models change places only where it pays: when those that wait have together waited as long as
    those that would be sent away would cost their own clients. (To rent until the rent has reached the price
    never costs more than twice the best that could have been done: the ski-rental argument of Karlin et al.,
@@ -67,13 +68,15 @@ class Policy:
         devices: Bytes on each device that models on demand may hold together.
         host_bytes: Bytes of the host's memory that sleeping models may hold together.
         minimum_stay: Seconds for which a model that was woken stays awake.
-        patience: Seconds after which a model that is waited for goes before everything else.
+        patience: Seconds after which what is in a model's way is made to go.
+        longest_wait: Seconds after which who waits longest goes first.
     """
 
     devices: Mapping[Device, int]
     host_bytes: int = 0
     minimum_stay: float = 30.0
     patience: float = 60.0
+    longest_wait: float = 150.0
 
     def decide(self, models: Iterable[Holding], now: float) -> list[Step]:
         """What to do next, given where all models are; nothing where all is as it should be.
@@ -153,14 +156,24 @@ class Policy:
         return wanted * max(back, 0.0) * (1 + rate * max(back, 0.0) / 2)
 
     def _queue(self, models: Iterable[Holding], now: float) -> list[Holding]:
-        """The models that somebody waits for and that can be woken, who waits longest first."""
+        """The models that somebody waits for and that can be woken, in the order of their turns."""
         wanted = (
             model
             for model in models
             if model.state in {State.COLD, State.ASLEEP} and now >= model.retry_at
             if model.waiting or model.pinned
         )
-        return sorted(wanted, key=lambda model: (model.waiting[0] if model.waiting else now, model.name))
+
+        def turn(model: Holding) -> tuple[int, float, str]:
+            oldest = model.waiting[0] if model.waiting else now
+            if model.promised or model.pinned:
+                return 0, oldest, model.name
+            if now - oldest >= self.longest_wait:
+                return 1, oldest, model.name
+            takes = model.costs.wake if model.state is State.ASLEEP else model.costs.start
+            return 2, -len(model.waiting) / takes, model.name
+
+        return sorted(wanted, key=turn)
 
     def _is_forced(self, model: Holding, now: float) -> bool:
         return model.pinned or (bool(model.waiting) and now - model.waiting[0] >= self.patience)
@@ -197,7 +210,12 @@ class Policy:
         if model.state is State.ASLEEP:
             return not model.waiting or forced
         # One that is busy finishes first: it is only closed, and only for who has waited long enough.
-        return now - model.since >= self.minimum_stay and (not model.leases or forced)
+        return now - model.since >= self._stay(model) and (not model.leases or forced)
+
+    def _stay(self, model: Holding) -> float:
+        """For how long it keeps its place: no longer than coming back takes."""
+        sleeps = model.footprint.host_bytes is not None
+        return min(self.minimum_stay, model.costs.wake if sleeps else model.costs.start)
 
     def _ways(
         self,

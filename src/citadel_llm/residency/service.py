@@ -84,6 +84,8 @@ class ManagerService(BaseService):
             budget.host_bytes,
             minimum_stay=options.minimum_stay_seconds,
             patience=options.patience_seconds,
+            # In the other half of its time it comes up.
+            longest_wait=options.wait_seconds / 2,
         )
         holdings = {name: self._holding(name) for name in self._engines}
         manager = Manager(
