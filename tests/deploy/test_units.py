@@ -1,5 +1,5 @@
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -260,7 +260,7 @@ def test_shows_a_log_as_people_read_it(line: str, expected: str) -> None:
 MODEL = {"unit": ENGINE, "revision": "1", "on_demand": False, "model": "one", "drain_timeout": 60}
 WORKER = {"unit": GATEWAY, "revision": "2", "on_demand": False, "model": None, "drain_timeout": 1.5}
 OTHER = {"unit": "citadel-health.service", "revision": "3", "on_demand": False, "model": None}
-GIVEN = {
+GIVEN: dict[str, Any] = {
     "release": "1.0-abc",
     "templates": {GATEWAY: "g", "citadel-engine@.service": "e", "citadel-health.service": "h"},
     "start_timeouts": {"citadel-gateway": 60},
@@ -269,7 +269,7 @@ GIVEN = {
 }
 
 
-def described(found: list[dict[str, object]] | None = None, **given: object) -> dict[str, dict[str, object]]:
+def described(found: list[dict[str, object]] | None = None, **given: Any) -> dict[str, dict[str, Any]]:
     every = services.services(
         [WORKER, {**MODEL, "start_timeout": 900.0}, OTHER] if found is None else found, **{**GIVEN, **given}
     )
@@ -304,9 +304,7 @@ def test_describes_each_service_and_those_that_hand_over_last() -> None:
         ({"found": [{**MODEL, "start_timeout": 900.0, "revision": "4"}, WORKER, OTHER]}, [ENGINE]),
     ],
 )
-def test_a_service_restarts_only_for_what_it_runs_with(
-    given: dict[str, object], restarted: list[str]
-) -> None:
+def test_a_service_restarts_only_for_what_it_runs_with(given: dict[str, Any], restarted: list[str]) -> None:
     before, after = described(), described(**given)
     assert [name for name in before if after[name]["revision"] != before[name]["revision"]] == restarted
 

@@ -147,7 +147,7 @@ class EngineOptions(Part):
     extra_args: tuple[str, ...] = ()
     """More arguments for vLLM's API server."""
     acceptance: bool = True
-    """Before clients are let in, a few fixed questions must give what they gave when the model was accepted."""
+    """Before clients are let in, a few fixed questions must give what they gave when it was accepted."""
     acceptance_tolerance: Annotated[float, Field(gt=0)] = 0.1
     """By how much the log-probabilities of its tokens may differ from those on average, in nats."""
     start_timeout: Seconds = 900.0
