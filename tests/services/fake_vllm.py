@@ -46,6 +46,8 @@ class Fake:
             await asyncio.sleep(0.3)
         if self.options.fake == "no-answer":
             return web.json_response({"error": {"message": "EngineCore encountered an issue"}}, status=500)
+        if self.options.fake == "no-questions" and "prompt_logprobs" in body:
+            return web.json_response({"error": {"message": "too long"}}, status=400)
         logprob = -1.5 + how_far_off()
         if "prompt_logprobs" in body:
             told = [None, *({str(number): {"logprob": logprob}} for number in range(20))]

@@ -232,6 +232,12 @@ async def test_an_embedding_model_is_asked_for_an_embedding(host: Host) -> None:
         ("no-memory", {}, 3, "out of memory: the KV cache does not fit"),
         ("no-architecture", {}, 3, "does not know the model's architecture"),
         ("no-answer", {}, 3, "vLLM is up but gives no answer: /v1/completions answered 500: "),
+        (
+            "no-questions",
+            {},
+            3,
+            "does not take the questions of engine.acceptance: /v1/completions answered 4",
+        ),
         ("slow", {"start_timeout": 1}, 3, "no answer after 1 s, while loading "),
     ],
 )

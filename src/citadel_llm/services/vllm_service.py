@@ -201,14 +201,20 @@ class VllmService(BaseService):
                 await asyncio.sleep(_POLL_SECONDS)
             try:
                 await client.ask_for_one_token(self._model, limit)
-                if self._model.engine.acceptance:
-                    self._phase = "comparing its answers with those that were accepted"
-                    origin = accepted.made_from(self.settings, self._model, self._told.version)
-                    await accepted.hold(client, self._model, _state_folder(), origin, self.log)
             except EngineError as error:
                 raise StartError(f"vLLM is up but gives no answer: {error}") from error
+            if self._model.engine.acceptance:
+                await self._hold_to_what_it_said(client)
             # Now clients may come: until here the socket was this account's alone.
             self._socket.chmod(0o660)
+
+    async def _hold_to_what_it_said(self, client: EngineClient) -> None:
+        self._phase = "comparing its answers with those that were accepted"
+        origin = accepted.made_from(self.settings, self._model, self._told.version)
+        try:
+            await accepted.hold(client, self._model, _state_folder(), origin, self.log)
+        except EngineError as error:
+            raise StartError(f"vLLM does not take the questions of engine.acceptance: {error}") from error
 
     async def _is_up(self, client: EngineClient) -> bool:
         return self._socket.exists() and await client.answers(_PROBE_SECONDS)

@@ -148,8 +148,9 @@ def _sample(kind: Kind, values: Iterable[Sequence[float | None]]) -> Sample:
     rows = []
     for row in values:
         numbers = tuple(round(float(each), 6) for each in row if each is not None and math.isfinite(each))
-        if len(numbers) < max(1, len(row)) or min(numbers) <= _ENDLESS or not any(numbers):
-            raise NonsenseError(f"the model gives {kind} that are no numbers, endless, or all zero")
+        nothing = kind == "vectors" and not any(numbers)
+        if nothing or len(numbers) < max(1, len(row)) or min(numbers) <= _ENDLESS:
+            raise NonsenseError(f"the model gives {kind} that are no numbers, endless, or nothing but zeros")
         rows.append(numbers)
     return Sample(kind, tuple(rows))
 
