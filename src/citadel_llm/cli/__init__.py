@@ -13,6 +13,7 @@ import typer
 # In the order in which --help shows them: what a command is called, and whether it is a group of commands.
 _COMMANDS = {
     "status": False,
+    "top": False,
     "start": False,
     "stop": False,
     "restart": False,
@@ -36,6 +37,7 @@ _HELP = """Look after the Citadel services of this host.
 
 \b
   citadel status                 how everything is
+  citadel top                    what it uses and does, each second
   citadel logs gateway -f        what the gateway does right now
   citadel restart MODEL          restart the engine of a model, and watch it load
   citadel models                 where each model is: awake, asleep, stopped
