@@ -65,7 +65,9 @@ def cpu(limits: CpuLimits, proc: Path = Path("/proc")) -> Probe:
         if pressure is None:
             return Reading("skipped", "this kernel does not measure pressure (psi=1 on its command line)")
         detail = f"work waited for a CPU for {pressure:.0f}% of the last five minutes"
-        return Reading("failed" if pressure > limits.fail_pressure_percent else "ok", detail)
+        if pressure > limits.fail_pressure_percent:
+            return Reading("failed", detail)
+        return Reading("warning" if pressure > limits.warn_pressure_percent else "ok", detail)
 
     return probe
 
