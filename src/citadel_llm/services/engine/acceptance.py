@@ -165,4 +165,4 @@ def _flat(sample: Sample) -> list[float]:
 
 def _cosine_distance(one: Sequence[float], other: Sequence[float]) -> float:
     product = sum(a * b for a, b in zip(one, other, strict=True))
-    return 1.0 - product / (math.hypot(*one) * math.hypot(*other))
+    return max(0.0, 1.0 - product / (math.hypot(*one) * math.hypot(*other)))
