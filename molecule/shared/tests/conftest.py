@@ -33,7 +33,7 @@ def ca_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tls(shared: SharedSite, ca_file: Path) -> dict[str, Any]:
     """The inventory's words for a certificate, which the host gets as docs/deploy.md says."""
-    make_certificate(ca_file.parent, shared.address, "127.0.0.1")
+    make_certificate(ca_file.parent, shared.address, "127.0.0.1", days=90)
     shared.put(ca_file, CERTIFICATE, "0644")
     shared.put(ca_file.with_name("key.pem"), TLS_KEY, "0600")
     return {

@@ -72,7 +72,7 @@ def test_a_renewed_certificate_is_taken_over(
     """A pair that does not belong together is not; the gateway goes on with what it had."""
     before = shown(shared)
     assert before == ca_file.read_text()
-    make_certificate(tmp_path, shared.address, "127.0.0.1", days=2)
+    make_certificate(tmp_path, shared.address, "127.0.0.1", days=91)
     shared.put(tmp_path / "cert.pem", CERTIFICATE, "0644")
     shared.refused("citadel restart gateway")
     assert shown(shared) == before
