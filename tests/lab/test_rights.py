@@ -55,22 +55,29 @@ class Host:
 
 def rules() -> str:
     """The role's template, with what the role's filter makes of these services."""
+    names = (GATEWAY, HEALTH, ALWAYS, ON_DEMAND, MANAGER + ".service")
+    described = [{"name": name, "on_demand": name == ON_DEMAND} for name in names]
+    return render_rules(
+        load("roles/systemd_units/filter_plugins/citadel_services.py").rights(described, OPERATOR)
+    )
+
+
+def render_rules(rights: Any) -> str:
+    """The role's template for these rights."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined)  # noqa: S701 - no HTML
 
     def as_json(value: Any, indent: int, sort_keys: bool) -> str:
         return json.dumps(value, indent=indent, sort_keys=sort_keys)
 
     environment.filters["to_nice_json"] = as_json
-    names = (GATEWAY, HEALTH, ALWAYS, ON_DEMAND)
-    described = [{"name": name, "on_demand": name == ON_DEMAND} for name in names]
-    rights = load("roles/systemd_units/filter_plugins/citadel_services.py").rights(described, OPERATOR)
     template = environment.from_string((PROJECT / TEMPLATE).read_text())
     return template.render(ansible_managed="Ansible managed", __systemd_units_rights=rights)
 
 
-@pytest.fixture(scope="module")
-def host(lab: OwnLab) -> Iterator[Host]:
-    lab("up", HOST)
+# systemd 252 and 257, which ask polkit differently.
+@pytest.fixture(scope="module", params=["bookworm", "trixie"])
+def host(lab: OwnLab, request: pytest.FixtureRequest) -> Iterator[Host]:
+    lab("up", HOST, lab_host_suite=request.param)
     try:
         host = Host(lab)
         host.install()
@@ -98,6 +105,8 @@ def host(lab: OwnLab) -> Iterator[Host]:
         (OPERATOR, "systemctl reboot", False),
         (OPERATOR, "systemd-run --unit=any /bin/true", False),
         (OPERATOR, "systemd-run --unit=citadel-engine@always /bin/true", False),
+        # Named in the rule, and with no file of its own: systemd 257 asks for it as for a start.
+        (OPERATOR, "systemd-run --unit=citadel-manager /bin/true", False),
         (MANAGER, f"systemctl start {ON_DEMAND}", True),
         (MANAGER, f"systemctl restart {ON_DEMAND}", True),
         (MANAGER, f"systemctl stop {ON_DEMAND}", True),
