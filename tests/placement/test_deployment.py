@@ -71,8 +71,8 @@ def test_a_plan_is_made_and_then_kept() -> None:
 
 def test_models_on_demand_are_told_their_memory_and_how_much_there_is() -> None:
     # The one is resident, so that something is taken from the others.
-    demanded = {"residency": "cold", "engine": {"tensor_parallel_size": 2}}
-    asleep = {"residency": "warm", "engine": {"tensor_parallel_size": 1}}
+    demanded: dict[str, Any] = {"residency": "cold", "engine": {"tensor_parallel_size": 2}}
+    asleep: dict[str, Any] = {"residency": "warm", "engine": {"tensor_parallel_size": 1}}
     host = settings(
         model("phi", residency="resident", engine={"kv_cache_gib": 1}),
         model("cold", **demanded),

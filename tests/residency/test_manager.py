@@ -72,8 +72,9 @@ async def until(holds: Callable[[], bool]) -> None:
         await asyncio.sleep(0.005)
 
 
-def says(manager: Manager, gateway: Gateway, seen: int | None = None, **models: Asked) -> None:
-    manager.report(gateway, Report(manager.number if seen is None else seen, models))
+def says(manager: Manager, gateway: Gateway, **models: Asked) -> None:
+    """The gateway's word, having seen the last notice."""
+    manager.report(gateway, Report(manager.number, models))
 
 
 def test_it_waits_until_every_gateway_has_let_go() -> None:
@@ -89,7 +90,7 @@ def test_it_waits_until_every_gateway_has_let_go() -> None:
         says(manager, one, b=Asked(waiting=1, asked=1))
         await until(lambda: manager.holdings["a"].state is State.LEAVING)
         # The other one has not seen that yet, and may be about to give it a request.
-        says(manager, other, seen=closed - 1)
+        manager.report(other, Report(closed - 1, {}))
         await asyncio.sleep(0.1)
         assert edge.done == ["start a"]
         says(manager, other, a=Asked(in_hand=1))
@@ -187,6 +188,21 @@ def test_one_that_fails_is_tried_again_when_its_time_has_come() -> None:
     began = time.monotonic()
     assert managing(work, retry=0.4).done == ["start a", "start a"]
     assert time.monotonic() - began >= 0.4
+
+
+def test_gateways_are_told_when_a_model_that_failed_may_be_asked_for_again() -> None:
+    async def work(manager: Manager, edge: Edge) -> None:
+        edge.fails["start"] = "no weights"
+        gateway = manager.connected()
+        says(manager, gateway, a=Asked(waiting=1))
+        await until(lambda: manager.notice().models["a"].state == "failed")
+        # As they refuse those who waited, nobody waits until they know that it may be tried again.
+        says(manager, gateway)
+        told: list[str] = []
+        manager.on_change = lambda: told.append(manager.notice().models["a"].state)
+        await until(lambda: bool(told) and told[-1] == "cold")
+
+    managing(work, retry=0.3)
 
 
 def test_what_happens_without_it_is_taken_note_of() -> None:

@@ -17,8 +17,8 @@ class Residency(Part):
     """How often a client that waits so for a stream is sent a comment (SSE), so that neither it nor a proxy
     takes the connection for dead."""
     minimum_stay_seconds: Seconds = 30.0
-    """For how long a model that was brought up keeps its place at most, whoever else wants it: it is no longer
-    than coming back takes."""
+    """For how long a model that was brought up keeps its place, whoever else wants it; no longer than coming
+    back takes."""
     patience_seconds: Seconds = 60.0
     """After how long a model that is waited for gets its place whatever it costs the others: what is in its
     way takes no more requests, finishes those it has, and goes."""

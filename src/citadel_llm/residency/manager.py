@@ -121,6 +121,7 @@ class Manager:
         self._moves: dict[str, asyncio.Task[None]] = {}
         self._stirred = asyncio.Event()
         self._waiters: set[asyncio.Future[None]] = set()
+        self._states: dict[str, str] = {}
 
     # For those who speak to it.
 
@@ -206,9 +207,10 @@ class Manager:
         """Decide and act for ever; at the end, leave every model where it is."""
         try:
             while True:
-                # Some who wait count only now: a model that failed may be tried again.
+                # By the time alone: a model that failed may be tried again, and those who wait for it count.
                 self._take_stock()
                 self._decide()
+                self._tell_if_time_has_changed_anything()
                 self._stirred.clear()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_TICK_SECONDS):
@@ -218,6 +220,12 @@ class Manager:
             for move in moves:
                 move.cancel()
             await asyncio.gather(*moves, return_exceptions=True)
+
+    def _tell_if_time_has_changed_anything(self) -> None:
+        states: dict[str, str] = {name: told.state for name, told in self.notice().models.items()}
+        if states != self._states:
+            self._states = states
+            self._changed()
 
     def _decide(self) -> None:
         for _ in range(_MOST_STEPS):

@@ -7,12 +7,18 @@ from citadel_llm.config import Engine
 from citadel_llm.residency.manager import MoveError
 from citadel_llm.services.engine import accepted
 from citadel_llm.services.engine.client import EngineClient, EngineError
-from citadel_llm.services.systemd import JobFailedError, Systemd, SystemdError
+from citadel_llm.services.systemd import JobFailedError, Systemd, SystemdError, UnitState
 
 _FAILED = "failed: "
 # Copying the weights between the GPU and the host's memory: a hundred GB at some GB/s.
 _SLEEP_SECONDS = 120.0
 _ASK_SECONDS = 10.0
+
+
+def said_of_failure(state: UnitState) -> str:
+    """Why a service has failed: by its own last word, or by systemd's if it had no time for one."""
+    own = state.status_text
+    return own.removeprefix(_FAILED) if own.startswith(_FAILED) else f"systemd: {state.result}"
 
 
 class EngineMover:
@@ -103,4 +109,4 @@ class EngineMover:
             (state,) = await self._systemd.states([unit])
         except SystemdError:
             return ""
-        return state.status_text.removeprefix(_FAILED)
+        return said_of_failure(state)

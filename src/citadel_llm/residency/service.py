@@ -14,7 +14,7 @@ from citadel_llm.residency.door import Door
 from citadel_llm.residency.holding import Demand, Footprint, Holding, State
 from citadel_llm.residency.manager import Manager
 from citadel_llm.residency.messages import STATE
-from citadel_llm.residency.moves import EngineMover
+from citadel_llm.residency.moves import EngineMover, said_of_failure
 from citadel_llm.residency.policy import Policy
 from citadel_llm.services.base_service import BaseService
 from citadel_llm.services.errors import ConfigurationError, StartError
@@ -49,6 +49,7 @@ class ManagerService(BaseService):
         self._remembered = record.read(self._record) if self._record else {}
         self._open = contextlib.AsyncExitStack()
         self._shown = b""
+        self._changed = asyncio.Event()
 
     async def configure(self) -> None:
         """See that the plan says what each model holds.
@@ -101,7 +102,12 @@ class ManagerService(BaseService):
                 where = State.ASLEEP if await mover.is_asleep(name) else where
             manager.observe(name, where, reason)
         door = Door(manager)
-        manager.on_change = door.tell
+
+        def tell() -> None:
+            door.tell()
+            self._changed.set()
+
+        manager.on_change = tell
         try:
             await self._open.enter_async_context(door.open(self.settings.run_dir))
         except OSError as error:
@@ -159,7 +165,10 @@ class ManagerService(BaseService):
                 self._keep()
             awake = [name for name, each in self._manager.holdings.items() if each.state is State.AWAKE]
             self.status(f"awake: {', '.join(awake) or 'none'}")
-            await asyncio.sleep(_SHOW_SECONDS)
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_SHOW_SECONDS):
+                    await self._changed.wait()
 
     def _account(self) -> dict[str, object]:
         """How all models are, for `citadel models`."""
@@ -221,7 +230,7 @@ class ManagerService(BaseService):
 def _where(state: UnitState) -> tuple[State, str]:
     """Where systemd has an engine; with a reason when it has failed."""
     if state.active_state == "failed" or state.sub_state == "auto-restart":
-        return State.COLD, state.status_text.removeprefix("failed: ") or f"systemd: {state.result}"
+        return State.COLD, said_of_failure(state)
     return _STATES.get(state.active_state, State.COLD), ""
 
 

@@ -80,13 +80,13 @@ def services_of(settings: Settings) -> list[Service]:
     """The services that the settings ask for: gateway, engines, who lets these take turns, health checks."""
     engines = [Service(engine.id, engine.unit, engine.model.on_demand) for engine in settings.engines]
     manager = [Service("manager", MANAGER)] if settings.models_on_demand else []
-    return [*_gateway(settings), *manager, *engines, Service("health", HEALTH)]
+    return [*gateway_services(settings), *manager, *engines, Service("health", HEALTH)]
 
 
 def find_services(settings: Settings, name: str) -> list[Service]:
     """The services of this name: `gateway` for its workers, a model's or alias's engines, one, or a unit."""
     if name == "gateway":
-        return _gateway(settings)
+        return gateway_services(settings)
     model = settings.model(name)
     engines = model.engine_ids if model else ()
     return [each for each in services_of(settings) if name in (each.name, each.unit) or each.name in engines]
@@ -215,7 +215,8 @@ def _is_gateway(unit: str) -> bool:
     return unit.startswith(("citadel-gateway.", "citadel-gateway@"))
 
 
-def _gateway(settings: Settings) -> list[Service]:
+def gateway_services(settings: Settings) -> list[Service]:
+    """The gateway's workers."""
     numbers = range(2, settings.gateway.workers + 1)
     further = [Service(f"gateway.{number}", f"citadel-gateway@{number}.service") for number in numbers]
     return [Service("gateway", GATEWAY), *further]

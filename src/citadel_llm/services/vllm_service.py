@@ -19,6 +19,7 @@ from citadel_llm.placement.calibration import Measurement, variant_of
 from citadel_llm.services.base_service import BaseService
 from citadel_llm.services.engine import accepted, command, log, measured
 from citadel_llm.services.engine.client import EngineClient, EngineError
+from citadel_llm.services.engine.last_out import after_the_gateways, longest_wait
 from citadel_llm.services.engine.process_group import ProcessGroup
 from citadel_llm.services.engine.progress import ProgressWatch
 from citadel_llm.services.engine.start_lock import lock_files, start_lock
@@ -52,7 +53,7 @@ class VllmService(BaseService):
         self._socket = self._engine.socket
         # Starting has its own limit, which says more when it is over; this one is for the rest of the step.
         self.start_timeout = self._model.engine.start_timeout + _EXIT_SECONDS
-        self.drain_timeout = self._model.engine.drain_timeout + _EXIT_SECONDS
+        self.drain_timeout = self._model.engine.drain_timeout + _EXIT_SECONDS + longest_wait(settings)
         self.configure_timeout = _longest_wait(settings, self._engine)
         self._locks = contextlib.AsyncExitStack()
         self._lines: deque[str] = deque(maxlen=_LAST_LINES)
@@ -101,6 +102,7 @@ class VllmService(BaseService):
         """Let vLLM finish what it has begun."""
         if self._processes is None:
             return
+        await after_the_gateways(self.settings)
         # While vLLM drains it answers new requests with an error, so no new ones may reach it.
         self._socket.unlink(missing_ok=True)
         # The gateway looks for the socket four times a second; connections that it has kept still work.
