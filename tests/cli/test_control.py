@@ -68,14 +68,28 @@ def test_what_runs_on_demand_may_be_stopped(run: Run, on_demand: Machine) -> Non
     assert result.exit_code == 0
     [small] = [line for line in result.output.splitlines() if line.startswith("small")]
     assert small.split()[1] == "stopped"
-    assert small.endswith("on demand: citadel start small")
+    assert small.endswith("on demand: the first request loads it")
 
 
 def test_a_start_of_all_leaves_what_runs_on_demand_alone(run: Run, on_demand: Machine) -> None:
     on_demand.is_seen_as([RUNNING, RUNNING, STOPPED])
     assert run("start").exit_code == 0
+    assert on_demand.called == ["start citadel.target"]
+
+
+@pytest.mark.parametrize("verb", ["start", "restart"])
+def test_what_runs_on_demand_is_brought_up_by_its_manager_alone(
+    run: Run, on_demand: Machine, verb: str
+) -> None:
+    """It makes room first: a start beside it would meet a GPU that is full."""
     on_demand.is_seen_as([STOPPED])
-    assert run("start", "small").exit_code == 1, "its own start must start it"
+    result = run(verb, "small")
+    assert result.exit_code == 1
+    assert "citadel models load small" in result.output
+    assert on_demand.called == []
+    # One that is up is there already.
+    on_demand.is_seen_as([RUNNING])
+    assert run("restart", "small").exit_code == 0
 
 
 def test_what_runs_on_demand_and_fails_is_told(run: Run, on_demand: Machine) -> None:

@@ -39,7 +39,8 @@ _Names = Annotated[
 def start(names: _Names = None, as_json: JsonOption = False) -> None:
     """Start services, and wait until they are ready.
 
-    Without names, those start that run always; a model that is loaded on demand is started by its name.
+    Without names, those start that run always; a model on demand is brought up by
+    `citadel models load`.
     """
     _change("start", names or [], wanted="running", as_json=as_json)
 

@@ -92,6 +92,10 @@ def find_services(settings: Settings, name: str) -> list[Service]:
     return [each for each in services_of(settings) if name in (each.name, each.unit) or each.name in engines]
 
 
+class OnDemandError(SystemdError):
+    """An engine on demand is to come up that only its manager can make room for."""
+
+
 def read_statuses(services: Sequence[Service]) -> list[ServiceStatus]:
     """Ask systemd how the services are.
 
@@ -126,9 +130,17 @@ def plan(verb: Verb, before: Sequence[ServiceStatus], *, whole: bool) -> list[tu
         verb: What is to be done with the services.
         before: How they are now.
         whole: Whether they are all that there are.
+
+    Raises:
+        OnDemandError: One is to come up that only its manager can make room for.
     """
     if whole and verb != "reload":
         return [(verb, TARGET)]
+    for one in before:
+        if one.on_demand and one.state in {"stopped", "failed"} and verb in {"start", "restart"}:
+            raise OnDemandError(
+                f"{one.name} runs on demand: citadel models load {one.name}, which makes room for it first"
+            )
     gateways = {one.unit for one in before if one.state == "running" and _is_gateway(one.unit)}
     reloaded = gateways if verb in {"reload", "restart"} else set()
     # systemd reloads the gateway's further workers with the first, after it.
@@ -253,7 +265,7 @@ def status_of(service: Service, unit: UnitState, now: float) -> ServiceStatus:
 
 def _says(service: Service, unit: UnitState, state: State, *, retrying: bool) -> str:
     if state == "stopped":
-        return f"on demand: citadel start {service.name}" if service.on_demand else ""
+        return "on demand: the first request loads it" if service.on_demand else ""
     if state != "failed":
         return unit.status_text
     reason = unit.status_text or f"systemd: {unit.result}"
