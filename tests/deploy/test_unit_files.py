@@ -120,7 +120,7 @@ def test_a_further_worker_of_the_gateway_differs_in_little(rendered: Path) -> No
     first, further = (set((rendered / "cpu" / unit).read_text().splitlines()) for unit in GATEWAYS)
     kinds = {line.partition("=")[0] for line in first ^ further if not line.startswith("#")}
     assert kinds == {
-        *("Description", "After", "Wants", "ReloadPropagatedFrom", "WantedBy"),
+        *("Description", "After", "Wants", "ReloadPropagatedFrom", "WantedBy", "NoExecPaths"),
         *("ExecStart", "ExecReload", "RuntimeDirectory", "TimeoutStopSec", "FileDescriptorStoreMax"),
     }
 
