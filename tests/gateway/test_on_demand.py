@@ -19,7 +19,8 @@ from aiohttp import web
 
 from citadel_llm.residency.door import Door
 from citadel_llm.residency.holding import Costs, Demand, Footprint, Holding
-from citadel_llm.residency.manager import Manager, MoveError
+from citadel_llm.residency.manager import Manager
+from citadel_llm.residency.mover import MoveError
 from citadel_llm.residency.policy import Policy
 
 from .conftest import Maker

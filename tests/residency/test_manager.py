@@ -9,9 +9,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from citadel_llm.residency.holding import Costs, Demand, Footprint, Holding, State
-from citadel_llm.residency.manager import Gateway, Manager, MoveError
+from citadel_llm.residency.manager import Manager
 from citadel_llm.residency.messages import Asked, Report
+from citadel_llm.residency.mover import MoveError
 from citadel_llm.residency.policy import Policy
+from citadel_llm.residency.tally import Gateway
 
 
 @dataclass

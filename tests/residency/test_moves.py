@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 
 from citadel_llm.config import Engine, Model
-from citadel_llm.residency.manager import MoveError
+from citadel_llm.residency.mover import MoveError
 from citadel_llm.residency.moves import EngineMover
 from citadel_llm.services.engine import acceptance, accepted
 from citadel_llm.services.engine.client import EngineClient

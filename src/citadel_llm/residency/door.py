@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from citadel_llm.residency.manager import CommandError, Manager
+from citadel_llm.residency.commands import CommandError, obey
+from citadel_llm.residency.manager import Manager
 from citadel_llm.residency.messages import (
     GATEWAYS,
     LONGEST_LINE,
@@ -113,7 +114,6 @@ class Door:
             writer.write(line(Done(f"this is no command: {error}")))
             await writer.drain()
             return
-        self._log.info("an operator's command", action=command.action, model=command.model)
         telling = asyncio.create_task(self._keep_telling(writer))
         obeying = asyncio.create_task(self._obey(command))
         # Who no longer looks on has still given the command: only the showing ends.
@@ -129,7 +129,7 @@ class Door:
 
     async def _obey(self, command: Command) -> str:
         try:
-            await self._manager.obey(command)
+            await obey(self._manager, command)
         except CommandError as error:
             return str(error)
         return ""

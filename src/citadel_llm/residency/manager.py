@@ -7,83 +7,18 @@ in. All of it runs in one event loop.
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
 
 import structlog
 
 from citadel_llm.residency.holding import Holding, State
-from citadel_llm.residency.messages import Asked, Command, Notice, Report, Told
+from citadel_llm.residency.messages import Notice, Report, Told
+from citadel_llm.residency.mover import MoveError, Mover
 from citadel_llm.residency.policy import Action, Policy, Step
+from citadel_llm.residency.tally import Gateway, Tally
 
-_GIB = 1024**3
 _TICK_SECONDS = 1.0
 # More steps than this in one go would be a policy that goes round in circles.
 _MOST_STEPS = 1000
-
-
-class MoveError(Exception):
-    """A model did not go where it was to go. The message is one line for people."""
-
-
-class CommandError(Exception):
-    """A command cannot be done. The message is one line for people, with what would do."""
-
-
-class Mover(Protocol):
-    """Moves the models of this host; each returns when the model is there, or raises MoveError."""
-
-    async def start(self, model: str) -> None:
-        """From cold to awake."""
-
-    async def stop(self, model: str) -> None:
-        """To cold."""
-
-    async def sleep(self, model: str) -> None:
-        """From awake to asleep."""
-
-    async def wake(self, model: str) -> None:
-        """From asleep to awake."""
-
-
-@dataclass(eq=False)
-class Gateway:
-    """A gateway's connection.
-
-    Attributes:
-        seen: The number of the last notice that it has obeyed; negative before its first word.
-        models: What it has of each.
-    """
-
-    seen: int = -1
-    models: Mapping[str, Asked] = field(default_factory=dict)
-
-    def of(self, model: str) -> Asked:
-        """What it has of a model."""
-        return self.models.get(model, Asked())
-
-
-@dataclass
-class Tally:
-    """What became of a model so far.
-
-    Attributes:
-        reason: Why it did not come up the last time; empty when it did.
-        failures: How often it did not, in a row.
-        brought_up: How often it was brought up since the manager has started.
-        sent_away: How often it was stopped or put to sleep.
-        last_used: When it was asked for or answered last, in the clock's time; None: not yet.
-        loading: Since when an operator wants it loaded; None: none does.
-        closed_by: The number of the notice by which it was closed.
-    """
-
-    reason: str = ""
-    failures: int = 0
-    brought_up: int = 0
-    sent_away: int = 0
-    last_used: float | None = None
-    loading: float | None = None
-    closed_by: int = 0
 
 
 class Manager:
@@ -114,7 +49,7 @@ class Manager:
         self.gateways: set[Gateway] = set()
         self.number = 0
         self._mover = mover
-        self._clock = clock
+        self.clock = clock
         self._retry_first, self._retry_most = retry
         self.on_change = on_change
         self._log = structlog.get_logger("citadel.residency")
@@ -127,7 +62,7 @@ class Manager:
 
     def notice(self) -> Notice:
         """How all models are now."""
-        now = self._clock()
+        now = self.clock()
         return Notice(self.number, {name: self._told(model, now) for name, model in self.holdings.items()})
 
     def connected(self) -> Gateway:
@@ -139,11 +74,11 @@ class Manager:
     def gone(self, gateway: Gateway) -> None:
         """Its connection is over. What it had in hand the engine still finishes before it goes."""
         self.gateways.discard(gateway)
-        self._take_stock()
+        self.take_stock()
 
     def report(self, gateway: Gateway, report: Report) -> None:
         """Take in what a gateway says."""
-        now = self._clock()
+        now = self.clock()
         for name, asked in report.models.items():
             model = self.holdings.get(name)
             if model is None:
@@ -155,33 +90,7 @@ class Manager:
             if new > 0 or asked.in_hand:
                 self.tallies[name].last_used = now
         gateway.models, gateway.seen = report.models, report.seen
-        self._take_stock()
-
-    async def obey(self, command: Command) -> None:
-        """Do what an operator wants, and return when it is done.
-
-        Raises:
-            CommandError: It cannot be.
-        """
-        model = self.holdings.get(command.model)
-        if model is None:
-            known = ", ".join(self.holdings) or "there are none"
-            raise CommandError(f"{command.model} is no model on demand of this host: {known}")
-        match command.action:
-            case "load":
-                await self._load(model)
-            case "unload":
-                await self._unload(model)
-            case "pin":
-                self._check_pins(model)
-                model.pinned = True
-                self._log.info("pinned", model=model.name)
-                self._changed()
-                await self._load(model)
-            case "unpin":
-                model.pinned = False
-                self._log.info("no longer pinned", model=model.name)
-                self._changed()
+        self.take_stock()
 
     def observe(self, name: str, state: State, reason: str = "") -> None:
         """Take note of where systemd has an engine that nobody here moves: by hand, or by its own failure."""
@@ -197,9 +106,9 @@ class Manager:
             self._failed(model, reason)
         elif state is State.AWAKE:
             self.tallies[name].reason, model.retry_at = "", 0.0
-        model.goes(state, self._clock())
+        model.goes(state, self.clock())
         model.closed = False
-        self._changed()
+        self.changed()
 
     # Its own work.
 
@@ -208,7 +117,7 @@ class Manager:
         try:
             while True:
                 # By the time alone: a model that failed may be tried again, and those who wait for it count.
-                self._take_stock()
+                self.take_stock()
                 self._decide()
                 self._tell_if_time_has_changed_anything()
                 self._stirred.clear()
@@ -225,11 +134,11 @@ class Manager:
         states: dict[str, str] = {name: told.state for name, told in self.notice().models.items()}
         if states != self._states:
             self._states = states
-            self._changed()
+            self.changed()
 
     def _decide(self) -> None:
         for _ in range(_MOST_STEPS):
-            steps = self.policy.decide(self.holdings.values(), self._clock())
+            steps = self.policy.decide(self.holdings.values(), self.clock())
             if not steps:
                 return
             for step in steps:
@@ -242,7 +151,7 @@ class Manager:
         match step.action:
             case Action.OPEN:
                 model.closed = False
-                self._changed()
+                self.changed()
             case Action.CLOSE:
                 self._close(model)
             case Action.WAKE:
@@ -250,13 +159,13 @@ class Manager:
             case Action.SLEEP | Action.STOP:
                 if step.wanted_by:
                     self.holdings[step.wanted_by].promised = True
-                self._send_away(model, step.action)
+                self.send_away(model, step.action)
 
     def _bring_up(self, model: Holding) -> None:
         asleep = model.state is State.ASLEEP
 
         async def work() -> None:
-            began = self._clock()
+            began = self.clock()
             try:
                 await (self._mover.wake(model.name) if asleep else self._mover.start(model.name))
             except MoveError as error:
@@ -264,9 +173,9 @@ class Manager:
                 # One that did not wake still holds what it held.
                 where = await self._make_sure_it_is_stopped(model) if asleep else State.COLD
                 self._failed(model, str(error))
-                model.goes(where, self._clock())
+                model.goes(where, self.clock())
             else:
-                now, tally = self._clock(), self.tallies[model.name]
+                now, tally = self.clock(), self.tallies[model.name]
                 model.costs.measured("wake" if asleep else "start", now - began)
                 model.goes(State.AWAKE, now)
                 model.closed, model.retry_at = False, 0.0
@@ -274,22 +183,23 @@ class Manager:
                 tally.brought_up += 1
                 self._log.info("awake", model=model.name, seconds=round(now - began, 2))
 
-        model.goes(State.WAKING, self._clock())
+        model.goes(State.WAKING, self.clock())
         self._move(model, work())
 
-    def _send_away(self, model: Holding, action: Action) -> None:
+    def send_away(self, model: Holding, action: Action) -> None:
+        """Have a model go, when every gateway has let go of it."""
         was_asleep = model.state is State.ASLEEP
 
         async def work() -> None:
-            await self._until(lambda: self._is_let_go(model))
-            began = self._clock()
+            await self.until(lambda: self._is_let_go(model))
+            began = self.clock()
             goal = State.ASLEEP if action is Action.SLEEP else State.COLD
             try:
                 await (self._mover.sleep if action is Action.SLEEP else self._mover.stop)(model.name)
             except MoveError as error:
                 self._log.error("did not leave in good order", model=model.name, reason=str(error))
                 goal = await self._make_sure_it_is_stopped(model)
-            now = self._clock()
+            now = self.clock()
             if not was_asleep:
                 model.costs.measured("leave", now - began)
             model.goes(goal, now)
@@ -297,7 +207,7 @@ class Manager:
             self.tallies[model.name].sent_away += 1
 
         self._close(model)
-        model.goes(State.LEAVING, self._clock())
+        model.goes(State.LEAVING, self.clock())
         self._move(model, work())
 
     async def _make_sure_it_is_stopped(self, model: Holding) -> State:
@@ -315,14 +225,14 @@ class Manager:
 
         def over(_: object) -> None:
             del self._moves[model.name]
-            self._changed()
+            self.changed()
 
         task.add_done_callback(over)
-        self._changed()
+        self.changed()
 
     def _close(self, model: Holding) -> None:
         model.closed = True
-        self._changed()
+        self.changed()
         self.tallies[model.name].closed_by = self.number
 
     def _is_let_go(self, model: Holding) -> bool:
@@ -336,50 +246,15 @@ class Manager:
         seconds = min(self._retry_first * 2.0 ** min(tally.failures, 30), self._retry_most)
         tally.failures += 1
         tally.reason, tally.loading = reason, None
-        model.retry_at = self._clock() + seconds
+        model.retry_at = self.clock() + seconds
         # The gateways refuse those that wait, with this reason.
         model.waiting.clear()
 
-    # Operators.
-
-    async def _load(self, model: Holding) -> None:
-        tally = self.tallies[model.name]
-        if model.state is not State.AWAKE:
-            tally.loading = tally.loading or self._clock()
-            tally.reason, model.retry_at = "", 0.0
-            self._take_stock()
-        await self._until(lambda: model.state is State.AWAKE or bool(tally.reason))
-        if tally.reason:
-            raise CommandError(f"{model.name} did not come up: {tally.reason}")
-
-    async def _unload(self, model: Holding) -> None:
-        if model.pinned:
-            raise CommandError(f"{model.name} is pinned: citadel models unpin {model.name}")
-        self.tallies[model.name].loading = None
-        await self._until(lambda: not model.moving)
-        if model.state in {State.AWAKE, State.ASLEEP}:
-            self._log.info("unloaded by hand", model=model.name)
-            self._send_away(model, Action.STOP)
-        await self._until(lambda: not model.moving)
-
-    def _check_pins(self, model: Holding) -> None:
-        pinned = {each.name: each for each in self.holdings.values() if each.pinned} | {model.name: model}
-        for device, there in self.policy.devices.items():
-            held = {name: each.footprint.awake.get(device, 0) for name, each in pinned.items()}
-            held = {name: size for name, size in held.items() if size}
-            if sum(held.values()) > there:
-                others = ", ".join(name for name in held if name != model.name) or "nothing else"
-                raise CommandError(
-                    f"{model.name} cannot be pinned: with {others} pinned it would hold "
-                    f"{sum(held.values()) / _GIB:.1f} GiB of device {device}, and models on demand have "
-                    f"{there / _GIB:.1f} GiB there"
-                )
-
     # How things are.
 
-    def _take_stock(self) -> None:
+    def take_stock(self) -> None:
         """Work out from all reports who waits for what, and have it looked at."""
-        now = self._clock()
+        now = self.clock()
         for name, model in self.holdings.items():
             model.leases = sum(gateway.of(name).in_hand for gateway in self.gateways)
             count = sum(gateway.of(name).waiting for gateway in self.gateways)
@@ -396,7 +271,7 @@ class Manager:
             model.promised = model.promised and bool(model.waiting)
         self._stir()
 
-    def _changed(self) -> None:
+    def changed(self) -> None:
         """Something is to be told."""
         self.number += 1
         self.on_change()
@@ -409,7 +284,7 @@ class Manager:
             if not waiter.done():
                 waiter.set_result(None)
 
-    async def _until(self, holds: Callable[[], bool]) -> None:
+    async def until(self, holds: Callable[[], bool]) -> None:
         """Wait for a state of things."""
         while not holds():
             waiter = asyncio.get_running_loop().create_future()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from citadel_llm.config import Engine
-from citadel_llm.residency.manager import MoveError
+from citadel_llm.residency.mover import MoveError
 from citadel_llm.services.engine import accepted
 from citadel_llm.services.engine.client import EngineClient, EngineError
 from citadel_llm.services.systemd import JobFailedError, Systemd, SystemdError, UnitState
