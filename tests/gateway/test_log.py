@@ -56,6 +56,16 @@ def test_the_line_of_a_refusal_says_why(site: Site, log: LogLines) -> None:
     assert (unknown["route"], unknown["status"], unknown["error"]) == ("", 404, "unknown_url")
 
 
+def test_probes_that_find_all_well_leave_none(site: Site, log: LogLines) -> None:
+    """They come every few seconds, for ever: of those only what is wrong is of interest."""
+    for path in ("/health", "/ready", "/metrics"):
+        assert site.http.get(path).status_code == 200
+    assert site.http.get("/internal/engines").status_code == 401
+    wait_until(lambda: len(log.requests()) == 1)
+    assert [line["route"] for line in log.requests()] == ["/internal/engines"]
+    assert 'route="/health",status="200"' in site.http.get("/metrics").text
+
+
 def test_no_line_holds_a_key_or_a_text(
     make_site: Any, log: LogLines, monkeypatch: pytest.MonkeyPatch
 ) -> None:

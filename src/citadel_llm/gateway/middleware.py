@@ -23,6 +23,10 @@ from citadel_llm.gateway.paths import dialect_of
 from citadel_llm.gateway.state import state_of
 from citadel_llm.gateway.unexpected import log_unexpected
 
+# Asked every few seconds by health checks, Prometheus and other nodes: if all is well, they are only counted.
+_PROBES = {"/health", "/ready", "/metrics", "/internal/engines"}
+_OK = 200
+
 
 class RequestLog:
     """Gives each request its id, and notes how it went: one line in the log, and the metrics.
@@ -73,6 +77,8 @@ class _Answer:
         status = CLIENT_GONE_STATUS if call.error == "client_gone" else call.status or 0
         traffic = state_of(scope)["traffic"]
         traffic.metrics.tallies.count("", call.route, status, first_byte=self._first_byte, duration=duration)
+        if call.route in _PROBES and status == _OK:
+            return
         traffic.access_log.write(
             AccessLine(
                 request_id=call.request_id,
