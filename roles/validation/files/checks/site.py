@@ -59,7 +59,7 @@ class Site:
 
     @property
     def engines_on_demand(self) -> list[str]:
-        """The units of the engines that run only when somebody starts them."""
+        """The units of the engines that run only when somebody wants them."""
         named = [f"citadel-engine@{name}.service" for name in self.engine_names(self.served_models)]
         return [unit for unit in named if unit not in self.engines]
 
@@ -76,7 +76,8 @@ class Site:
     @property
     def services(self) -> list[str]:
         """All units that must run."""
-        return ["citadel.target", *self.gateways, *self.engines, "citadel-health.service"]
+        helpers = ["citadel-health.service", *(["citadel-manager.service"] if self.engines_on_demand else [])]
+        return ["citadel.target", *self.gateways, *self.engines, *helpers]
 
     @property
     def environments(self) -> list[str]:
