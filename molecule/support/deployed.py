@@ -13,7 +13,7 @@ from openai import OpenAI
 PROJECT = Path(__file__).parents[2]
 INVENTORY = PROJECT / "molecule" / "inventory"
 MODEL = "smollm2-135m-instruct"
-# It runs only when somebody starts it.
+# It runs only when somebody asks for it.
 EMBEDDING_MODEL = "all-minilm-l6-v2"
 
 
